@@ -1,0 +1,72 @@
+# microgpt-serve: `make help`. Nothing to configure; everything is built under $(B).
+SHELL  := /bin/bash
+B      ?= build
+PREFIX ?= /usr/local
+SYSCONFDIR ?= /etc
+DESTDIR ?=
+CC     ?= gcc
+CFLAGS ?= -O2 -g
+PYTHON ?= /usr/bin/python3
+SAN    ?=
+PORT   ?= 8080
+MODEL_DIR ?= deploy/demo/chat
+
+# ---- flags ----------------------------------------------------------------------------------
+WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
+          -Wwrite-strings -Wvla -Wformat=2 -Wno-psabi $(if $(WERROR),-Werror)
+SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
+ALLCFLAGS = -std=gnu11 -D_GNU_SOURCE -fvisibility=hidden -fPIE -ffp-contract=off $(WARN) $(CFLAGS) $(SANFLAGS) -MMD -MP
+ALLLDFLAGS = $(LDFLAGS) $(SANFLAGS) -pie
+MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+BLIS_INC = $(firstword $(wildcard /usr/include/*/blis-pthread /usr/include/*/blis-serial /usr/include/*/blis-openmp))
+
+# ---- what is built --------------------------------------------------------------------------
+CORE_SRC := $(filter-out core/kernels.c,$(wildcard core/*.c))
+CLI_SRC  := $(wildcard core/cli/*.c)
+FCGI_SRC := $(wildcard fcgi/*.c)
+UNIT_SRC := $(wildcard tests/unit/test_*.c)
+UNIT_LIB := $(filter-out $(UNIT_SRC),$(wildcard tests/unit/*.c))
+# core/kernels.c once per instruction set: one source, same bits (core/ops.h)
+KERNELS_x86_64 := plain avx2 avx512
+KERNELS_aarch64 := plain neon
+KFLAGS_plain :=
+KFLAGS_avx2 := -march=x86-64-v3
+KFLAGS_avx512 := -march=x86-64-v4 -mprefer-vector-width=512
+KFLAGS_neon :=
+KERNELS := $(or $(KERNELS_$(MACHINE)),plain)
+
+CORE_OBJ := $(CORE_SRC:%.c=$(B)/%.o) $(KERNELS:%=$(B)/core/kernels_%.o)
+LIB  := $(B)/libmicrogpt.a
+SVC  := $(B)/microgpt-fcgi
+CLI  := $(B)/microgpt
+UNIT := $(UNIT_SRC:%.c=$(B)/%)
+
+.PHONY: help all lib run test deps lint fmt coverage bench bench-quick soak install uninstall clean
+.DELETE_ON_ERROR:
+.SECONDARY:
+help:    ## this list
+	@grep -hE '^[a-z-]+: .*##|^[a-z-]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
+all: $(SVC) $(CLI) ## build the service and the command line program
+lib: $(LIB)
+
+$(B)/core/kernels_%.o: core/kernels.c
+	@mkdir -p $(@D)
+	$(CC) $(ALLCFLAGS) $(KFLAGS_$*) -DMG_ISA=$* -c -o $@ $<
+$(B)/core/ops_blis.o: ALLCFLAGS += -isystem $(BLIS_INC)
+$(B)/%.o: %.c
+	@mkdir -p $(@D)
+	$(CC) $(ALLCFLAGS) -c -o $@ $<
+$(LIB): $(CORE_OBJ)
+	@rm -f $@
+	ar rcs $@ $^
+$(SVC): $(FCGI_SRC:%.c=$(B)/%.o) $(LIB)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson -lblis -lm $(LDLIBS)
+$(CLI): $(CLI_SRC:%.c=$(B)/%.o) $(LIB)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -ledit -lpthread -lm $(LDLIBS)
+$(B)/tests/unit/test_%: $(B)/tests/unit/test_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
+unit: $(UNIT)
+
+clean:   ## remove build/
+	rm -rf $(B)
+-include $(shell find $(B) -name '*.d' 2>/dev/null)

@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * listen.h - where requests come from: a socket of our own, systemd's, or spawn-fcgi's fd 0. */
+#ifndef LISTEN_H
+#define LISTEN_H
+
+#include "config.h"
+
+#define LISTEN_MAX 16
+
+/* The sockets systemd passed (LISTEN_FDS, LISTEN_PID); their number, 0 if none. Made
+ * non-blocking and close-on-exec. */
+int listen_systemd(int fds[LISTEN_MAX]);
+/* 1 if fd 0 is a listening socket (spawn-fcgi, fcgi-pm). */
+int listen_is_fd0(void);
+/* Open config->listen: replaces a stale unix socket, refuses a live one. The fd, or minus an exit code
+ * (69 in use, 77 permission, 71) with one line in error. */
+int listen_open(const struct config *, char *error, size_t size);
+/* Check only (-t). 0 or an exit code. */
+int listen_check(const struct config *, char *error, size_t size);
+/* Remove the unix socket file that listen_open made. */
+void listen_remove(const struct config *);
+
+#endif

@@ -1,0 +1,38 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * worker.h - one process, one thread, one loop: accept, read, admit, step, write. */
+#ifndef WORKER_H
+#define WORKER_H
+
+#include "config.h"
+
+struct worker_start {
+    const struct config *config;
+    const int *listen_fds; /* non-blocking listening sockets, borrowed */
+    int n_listen;
+    int ready_fd; /* one byte 'R' is written when the model is open and has generated once; -1 = none */
+    int slot;     /* metrics slot of this worker */
+};
+
+/* Exit codes of the program (sysexits). */
+enum {
+    EXIT_USAGE = 64,
+    EXIT_BAD_CHECKPOINT = 65,
+    EXIT_NO_CHECKPOINT = 66,
+    EXIT_ADDRESS = 69,
+    EXIT_INTERNAL = 70,
+    EXIT_SYSTEM = 71,
+    EXIT_PERMISSION = 77,
+    EXIT_CONFIG = 78,
+};
+
+/* Serve until TERM, INT or QUIT (drain, then 0), or max_requests (0). Installs its own signal
+ * handlers: USR1 reopens the log, a second TERM ends at once. Returns the exit code. */
+int worker_run(const struct worker_start *);
+
+/* -t and start-up: open the checkpoint, build the batch and generate once. 0 or an exit code, with one line. */
+int worker_check(const struct config *, char *text, size_t size);
+
+/* Answer one CGI request from environment and stdin on stdout. Returns the exit code. */
+int worker_cgi(const struct config *);
+
+#endif
