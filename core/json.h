@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * json.h - reading JSON from files that may be hostile: a thin, strict view of Jansson. Values
+ * are borrowed from the tree they came from. Internal to core. */
+#ifndef MG_JSON_H
+#define MG_JSON_H
+
+#include "microgpt.h"
+
+struct mg_json; /* any value */
+
+enum { MG_JSON_MAX_VALUES = 1 << 18, MG_JSON_DESCRIBE = 48 };
+
+/* Parse len bytes of text as one JSON object, white space around it allowed. Refused: ill-formed
+ * UTF-8, a member given twice, more than MG_JSON_MAX_VALUES values, depth over 2048. Memory is
+ * bounded by about 3 len + 100 MB. NULL on error; the text begins with where (a file). */
+struct mg_json *mg_json_parse(const char *where, const char *text, size_t len,
+                              struct mg_error *err);
+void mg_json_free(struct mg_json *);
+
+/* Every call below takes NULL for "absent" and any type of value. */
+int mg_json_is_null(const struct mg_json *);
+int mg_json_is_object(const struct mg_json *);
+int mg_json_is_array(const struct mg_json *);
+
+/* Member of an object, NULL if there is none. Keys hold no NUL. */
+const struct mg_json *mg_json_get(const struct mg_json *object, const char *key);
+size_t mg_json_size(const struct mg_json *); /* members or elements */
+const struct mg_json *mg_json_at(const struct mg_json *array, size_t i);
+
+/* Walk the members: *iter starts as NULL; returns the next value, NULL after the last. */
+const struct mg_json *mg_json_next(const struct mg_json *object, void **iter,
+                                   const char **key);
+
+/* The bytes of a string (valid UTF-8, may hold NUL), NULL if it is none. */
+const char *mg_json_string(const struct mg_json *, size_t *len);
+/* 0 and *out if the value is an integer (written without point or exponent), else -1. */
+int mg_json_int(const struct mg_json *, int64_t *out);
+
+/* What was found, for an error: "nothing", "null", "-1", "1.5", "a string", ... Returns buf. */
+const char *mg_json_describe(const struct mg_json *, char buf[MG_JSON_DESCRIBE]);
+
+#endif

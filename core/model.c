@@ -1,0 +1,184 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * model.c - a checkpoint directory opened: sizes from meta.json, every tensor bound once by
+ * name, kernels chosen; immutable from then on. Knows no file format (meta.c, checkpoint.c) and
+ * nothing of requests. */
+#include "model.h"
+
+#include <endian.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#include "digest.h"
+#include "error.h"
+#include "file.h"
+#include "meta.h"
+#include "ops.h"
+
+/* Keep line, which mg_fail has filled, as a warning. */
+static int add_warning(struct mg_model *m, const struct mg_error *line, struct mg_error *err) {
+    int i = 0;
+    while (i < MG_MAX_WARNINGS && m->warning[i]) i++;
+    if (i == MG_MAX_WARNINGS) return 0;
+    m->warning[i] = strdup(line->text);
+    return m->warning[i] ? 0 : mg_fail(err, MG_ENOMEM, "out of memory");
+}
+
+/* Take over sizes and characters. */
+static int load_meta(struct mg_model *m, int dirfd, const char *dir, struct mg_error *err) {
+    struct mg_meta meta;
+    int result = mg_meta_read(dirfd, dir, &meta, err);
+    if (!result) {
+        m->info.vocab_size = meta.vocab_size;
+        m->info.n_embd = meta.n_embd;
+        m->info.n_head = meta.n_head;
+        m->info.n_layer = meta.n_layer;
+        m->info.block_size = meta.block_size;
+        m->info.has_chat = meta.has_chat;
+        m->head_dim = meta.n_embd / meta.n_head;
+        m->meta_digest = meta.digest;
+        m->tokenizer = mg_tokenizer_chars(meta.chars, meta.n_chars, meta.has_chat, err);
+        if (!m->tokenizer) result = -1;
+    }
+    if (!result && meta.has_bpe) {
+        struct mg_error line = {0};
+        mg_fail(&line, MG_EFILE, "%s: meta.json has chars, so tokenizer.json is ignored", dir);
+        result = add_warning(m, &line, err);
+    }
+    mg_meta_free(&meta);
+    return result;
+}
+
+static int bind_layer(struct mg_model *m, int i, struct mg_error *err) {
+    struct mg_layer *l = &m->layer[i];
+    const int d = m->info.n_embd;
+    const struct {
+        const char *name;
+        struct mg_matrix *to;
+        int rows, cols;
+    } part[] = {
+        {"attn_wq", &l->wq, d, d},       {"attn_wk", &l->wk, d, d},
+        {"attn_wv", &l->wv, d, d},       {"attn_wo", &l->wo, d, d},
+        {"mlp_fc1", &l->fc1, 4 * d, d}, {"mlp_fc2", &l->fc2, d, 4 * d},
+    };
+    for (size_t k = 0; k < sizeof part / sizeof *part; k++) {
+        char name[40];
+        snprintf(name, sizeof name, "layer%d.%s", i, part[k].name);
+        if (mg_weights_bind(m->weights, name, part[k].rows, part[k].cols, part[k].to, err))
+            return -1;
+    }
+    return 0;
+}
+
+static int bind_tensors(struct mg_model *m, struct mg_error *err) {
+    const struct mg_model_info *info = &m->info;
+    if (mg_weights_bind(m->weights, "wte", info->vocab_size, info->n_embd, &m->wte, err) ||
+        mg_weights_bind(m->weights, "wpe", info->block_size, info->n_embd, &m->wpe, err) ||
+        mg_weights_bind(m->weights, "lm_head", info->vocab_size, info->n_embd, &m->lm_head,
+                        err))
+        return -1;
+    m->layer = calloc((size_t)info->n_layer, sizeof *m->layer);
+    if (!m->layer) return mg_fail(err, MG_ENOMEM, "out of memory: %d layers", info->n_layer);
+    for (int i = 0; i < info->n_layer; i++)
+        if (bind_layer(m, i, err)) return -1;
+    return 0;
+}
+
+static int load_weights(struct mg_model *m, int dirfd, const char *dir, struct mg_error *err) {
+    char *path = mg_file_path(dir, "weights.safetensors");
+    if (!path) return mg_fail(err, MG_ENOMEM, "%s: out of memory", dir);
+    int result = -1;
+    m->weights = mg_weights_openat(dirfd, "weights.safetensors", path, err);
+    if (m->weights) result = bind_tensors(m, err);
+    size_t count;
+    const char *extra = result ? NULL : mg_weights_unbound(m->weights, &count);
+    if (extra) {
+        struct mg_error line = {0};
+        mg_fail(&line, MG_EFILE, "%s: %zu tensor%s not part of the model, ignored: \"%.80s\"%s",
+                path, count, count > 1 ? "s" : "", extra, count > 1 ? ", ..." : "");
+        result = add_warning(m, &line, err);
+    }
+    free(path);
+    return result;
+}
+
+/* Count a matrix into the parameters and the common dtype of the model. */
+static void count_matrix(struct mg_model_info *info, const struct mg_matrix *w) {
+    static const char *const names[] = {[MG_F32] = "F32", [MG_F16] = "F16", [MG_BF16] = "BF16"};
+    const char *name = names[w->dtype];
+    info->n_params += (uint64_t)w->rows * (uint64_t)w->cols;
+    info->dtype = !info->dtype || info->dtype == name ? name : "mixed";
+}
+
+static int describe_model(struct mg_model *m, struct mg_error *err) {
+    struct mg_model_info *info = &m->info;
+    count_matrix(info, &m->wte);
+    count_matrix(info, &m->wpe);
+    count_matrix(info, &m->lm_head);
+    for (int i = 0; i < info->n_layer; i++) {
+        const struct mg_layer *l = &m->layer[i];
+        const struct mg_matrix *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->fc1, &l->fc2};
+        for (size_t k = 0; k < sizeof all / sizeof *all; k++) count_matrix(info, all[k]);
+    }
+    mg_weights_map(m->weights, &info->weights_bytes);
+    info->max_token_bytes = mg_tokenizer_max_bytes(m->tokenizer);
+    info->tokenizer = "char";
+    info->kernels = m->ops->name;
+    if (strcmp(m->ops->name, "plain")) return 0;
+    struct mg_error line = {0};
+    mg_fail(&line, MG_ESYSTEM, "this CPU has no vector kernels here: correct, but slow");
+    return add_warning(m, &line, err);
+}
+
+struct mg_model *mg_model_open(const char *dir, const struct mg_model_options *opt,
+                               struct mg_error *err) {
+    struct mg_model *m = calloc(1, sizeof *m);
+    int dirfd = -1;
+    if (!m) {
+        mg_fail(err, MG_ENOMEM, "%s: out of memory", dir);
+        goto fail;
+    }
+    if (opt) m->options = *opt;
+    m->ops = mg_ops_choose(m->options.kernels);
+    dirfd = mg_dir_open(dir, err);
+    if (dirfd < 0 || load_meta(m, dirfd, dir, err) || load_weights(m, dirfd, dir, err) ||
+        describe_model(m, err))
+        goto fail;
+    close(dirfd);
+    return m;
+fail:
+    if (dirfd >= 0) close(dirfd);
+    mg_model_close(m);
+    return NULL;
+}
+
+void mg_model_close(struct mg_model *m) {
+    if (!m) return;
+    for (int i = 0; i < MG_MAX_WARNINGS; i++) free(m->warning[i]);
+    mg_tokenizer_free(m->tokenizer);
+    mg_weights_close(m->weights);
+    free(m->layer);
+    free(m);
+}
+
+const struct mg_model_info *mg_model_info(const struct mg_model *m) {
+    return &m->info;
+}
+
+const char *mg_model_warning(const struct mg_model *m, int i) {
+    return i >= 0 && i < MG_MAX_WARNINGS ? m->warning[i] : NULL;
+}
+
+void mg_model_digest(const struct mg_model *m, char hex[17]) {
+    size_t size;
+    const void *map = mg_weights_map(m->weights, &size);
+    uint64_t both[2] = {htole64(mg_digest(map, size)), htole64(m->meta_digest)};
+    snprintf(hex, 17, "%016jx", (uintmax_t)mg_digest(both, sizeof both));
+}
+
+int mg_model_maps(const struct mg_model *m, const void *addr) {
+    size_t size;
+    const char *map = mg_weights_map(m->weights, &size);
+    return (uintptr_t)addr - (uintptr_t)map < size;
+}
