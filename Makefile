@@ -67,6 +67,15 @@ $(B)/tests/unit/test_%: $(B)/tests/unit/test_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
 unit: $(UNIT)
 
+# ---- running, installing --------------------------------------------------------------------
+export B PORT MODEL_DIR PREFIX SYSCONFDIR DESTDIR
+deps:    ## install what is missing from Debian's archive (DEPS="..." instead of the list)
+	@conf/deps.sh $(DEPS)
+run:     ## build, then serve $(MODEL_DIR) through nginx on 127.0.0.1:$(PORT)
+	@conf/deps.sh $(DEPS)
+	@$(MAKE) --no-print-directory all
+	@exec conf/run.sh
+
 clean:   ## remove build/
 	rm -rf $(B)
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
