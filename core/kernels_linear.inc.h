@@ -1,0 +1,173 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * kernels_linear.inc.h - y = W x for weights as they lie in the file, part of kernels.c.
+ *
+ * A tile computes a few rows of x times a few rows of W with one accumulator of sixteen
+ * lanes for each sum, at most sixteen of them, so that they stay in registers. Which tile
+ * computes a sum never changes its value: order and operands are the same in all. */
+
+/* One call of linear, as the tiles see it. */
+struct product {
+    const char *w; /* first row of this tile */
+    size_t stride; /* bytes from one row of w to the next */
+    int k;         /* elements in a row */
+    const float *x;
+    size_t ldx;
+    float *y;
+    size_t ldy;
+    enum mg_epilogue op;
+};
+
+/* What to fetch ahead of use: lines of weights, rows of them, at a distance of so many
+ * bytes. */
+struct ahead {
+    ptrdiff_t bytes;
+    int rows; /* 0: nothing */
+};
+
+INLINE float finish1(float y, float s, enum mg_epilogue op) {
+    return op == MG_ADD ? y + s : op == MG_RELU && s < 0 ? 0 : s;
+}
+
+INLINE void finish4(float *y, vec4 s, enum mg_epilogue op) {
+    if (op == MG_ADD)
+        s = *(vec4_mem *)y + s;
+    else if (op == MG_RELU)
+        s = (vec4)(~(s < 0) & (__typeof__(s < 0))s);
+    *(vec4_mem *)y = s;
+}
+
+/* Reduce the rows * outs accumulators of a tile and hand them on. */
+INLINE void tile_finish(const struct product *p, struct lanes a[16], int rows, int outs) {
+    if (rows * outs == 16 || (outs == 4 && rows == 3)) {
+        vec4 s[4];
+        sum16(a, s);
+        UNROLL for (int i = 0; i < rows * outs / 4; i++)
+            finish4(p->y + (size_t)(4 * i / outs) * p->ldy + 4 * i % outs, s[i], p->op);
+    } else if (outs % 4 == 0) {
+        UNROLL for (int i = 0; i < rows * outs / 4; i++)
+            finish4(p->y + (size_t)(4 * i / outs) * p->ldy + 4 * i % outs,
+                    sum4(a + 4 * i), p->op);
+    } else {
+        UNROLL for (int i = 0; i < rows * outs; i++) {
+            float *y = p->y + (size_t)(i / outs) * p->ldy + i % outs;
+            *y = finish1(*y, sum1(a[i]), p->op);
+        }
+    }
+}
+
+/* rows of x times outs rows of w, rows * outs <= 16. */
+INLINE void tile(enum mg_dtype type, const struct product *p, int rows, int outs,
+                 struct ahead ahead) {
+    const size_t size = type == MG_F32 ? 4 : 2;
+    struct lanes a[16], w[16];
+    int k = 0;
+    UNROLL for (int i = 0; i < 16; i++) a[i] = lanes_set(0);
+    for (; k + 16 <= p->k; k += 16) {
+        const char *wk = p->w + (size_t)k * size;
+        UNROLL for (int o = 0; o < outs; o++) {
+            /* a line holds sixteen f32 but thirty-two f16 */
+            if (o < ahead.rows && (type == MG_F32 || o % 2 == 0 || ahead.rows == 1))
+                __builtin_prefetch(p->w + (size_t)(k * ahead.rows + o * 16) * size +
+                                   ahead.bytes);
+            w[o] = load(type, wk + (size_t)o * p->stride);
+        }
+        UNROLL for (int r = 0; r < rows; r++) {
+            struct lanes x = load(MG_F32, p->x + (size_t)r * p->ldx + k);
+            UNROLL for (int o = 0; o < outs; o++) a[r * outs + o] =
+                lanes_fma(w[o], x, a[r * outs + o]);
+        }
+    }
+    if (k < p->k) {
+        const char *wk = p->w + (size_t)k * size;
+        UNROLL for (int o = 0; o < outs; o++) w[o] =
+            load_some(type, wk + (size_t)o * p->stride, p->k - k);
+        UNROLL for (int r = 0; r < rows; r++) {
+            struct lanes x = load_some(MG_F32, p->x + (size_t)r * p->ldx + k, p->k - k);
+            UNROLL for (int o = 0; o < outs; o++) a[r * outs + o] =
+                lanes_fma(w[o], x, a[r * outs + o]);
+        }
+    }
+    tile_finish(p, a, rows, outs);
+}
+
+/* Tiles for three rows of x and more: registers decide. */
+#if VEC_BYTES == 64
+#define TILE_ROWS 4
+#define TILE_OUTS 4
+#else
+#define TILE_ROWS 3
+#define TILE_OUTS 2
+#endif
+
+/* The next out of w is p->w; n of them are left. */
+INLINE struct product move_out(struct product p, int outs) {
+    p.w += (size_t)outs * p.stride;
+    p.y += outs;
+    return p;
+}
+
+INLINE struct product move_row(struct product p, int rows) {
+    p.x += (size_t)rows * p.ldx;
+    p.y += (size_t)rows * p.ldy;
+    return p;
+}
+
+/* TILE_OUTS rows of w times all rows of x. The weights come from memory once: the first
+ * tiles fetch the next TILE_OUTS rows while they compute. */
+INLINE void stripe(enum mg_dtype type, struct product p, int rows) {
+    const struct ahead none = {0, 0};
+    const int whole = rows / TILE_ROWS, rest = rows % TILE_ROWS;
+    for (int i = 0; i < whole; i++, p = move_row(p, TILE_ROWS)) {
+        if (whole >= TILE_OUTS && i < TILE_OUTS) {
+            struct ahead next = {(ptrdiff_t)(TILE_OUTS * p.stride + (size_t)i * p.stride),
+                                 1};
+            tile(type, &p, TILE_ROWS, TILE_OUTS, next);
+        } else if (whole < TILE_OUTS && i == 0) {
+            struct ahead next = {(ptrdiff_t)(TILE_OUTS * p.stride), TILE_OUTS};
+            tile(type, &p, TILE_ROWS, TILE_OUTS, next);
+        } else {
+            tile(type, &p, TILE_ROWS, TILE_OUTS, none);
+        }
+    }
+    struct ahead last = {(ptrdiff_t)(TILE_OUTS * p.stride), whole ? 0 : TILE_OUTS};
+    if (rest == 3)
+        tile(type, &p, 3, TILE_OUTS, last);
+    else if (rest == 2)
+        tile(type, &p, 2, TILE_OUTS, last);
+    else if (rest == 1)
+        tile(type, &p, 1, TILE_OUTS, last);
+}
+
+INLINE void multiply(enum mg_dtype type, struct product p, int outs, int rows) {
+    int o = 0;
+    if (rows == 1) {
+        if (VEC_BYTES == 64 && p.k <= 64)
+            for (; o + 16 <= outs; o += 16, p = move_out(p, 16))
+                tile(type, &p, 1, 16, (struct ahead){2048, 16});
+        for (; o + 4 <= outs; o += 4, p = move_out(p, 4))
+            tile(type, &p, 1, 4, (struct ahead){8192, 4});
+    } else if (rows == 2 && VEC_BYTES == 64) {
+        for (; o + 8 <= outs; o += 8, p = move_out(p, 8))
+            tile(type, &p, 2, 8, (struct ahead){8192, 8});
+    } else {
+        for (; o + TILE_OUTS <= outs; o += TILE_OUTS, p = move_out(p, TILE_OUTS))
+            stripe(type, p, rows);
+    }
+    for (; o < outs; o++, p = move_out(p, 1)) {
+        struct product one = p;
+        for (int r = 0; r < rows; r++, one = move_row(one, 1))
+            tile(type, &one, 1, 1, (struct ahead){0, 0});
+    }
+}
+
+static void linear(const struct mg_matrix *w, int rows, const float *x, size_t ldx,
+                   float *y, size_t ldy, enum mg_epilogue op) {
+    struct product p = {
+        w->data, (size_t)w->cols * mg_dtype_size(w->dtype), w->cols, x, ldx, y, ldy, op};
+    if (w->dtype == MG_F32)
+        multiply(MG_F32, p, w->rows, rows);
+    else if (w->dtype == MG_F16)
+        multiply(MG_F16, p, w->rows, rows);
+    else
+        multiply(MG_BF16, p, w->rows, rows);
+}
