@@ -1,0 +1,132 @@
+#!/usr/bin/env python3
+# SPDX-License-Identifier: Apache-2.0
+"""Judge the bundled models by what they say: check_demo.py [path of microgpt].
+
+chat: six canonical questions and twenty paraphrases that the corpus does not hold, each with the
+seeds 1 to 50 at temperature 0.5. Every reply must be made of words the corpus's assistant uses,
+of whole sentences, and be on the topic. names: 200 samples. Prints counts and the worst replies;
+exit status 1 when a bound is missed.
+"""
+import json
+import re
+import subprocess
+import sys
+from collections import Counter, defaultdict
+from pathlib import Path
+
+HERE = Path(__file__).resolve().parent
+sys.path.insert(0, str(HERE / "chat"))
+import make_corpus  # noqa: E402
+
+SEEDS = range(1, 51)
+TEMPERATURE = "0.5"
+CANONICAL = [("greet", "hello"), ("who", "who are you?"), ("can", "what can you do?"),
+             ("how", "how are you?"), ("thanks", "thanks"), ("bye", "bye")]
+# On the topic: an answer of the topic, or what a person would take for one.
+ON_TOPIC = {
+    "greet": r"(Hello|Hi|Good to see|Nice to meet|It is nice)\b",
+    "who": r"(I am|My name|You can call me)\b.*\b(microgpt|assistant|model|GPT|program)\b",
+    "can": r"(I can|I only know|Not much|Ask me)\b",
+    "how": r"(I am|I feel|Very well)\b.*\b(fine|well|quiet|little to do)\b",
+    "thanks": r"(You are welcome|It was a pleasure|I am glad|No problem)\b",
+    "bye": r"(Goodbye|Bye|See you)\b",
+}
+NEEDED = {"spelled": 0.99, "whole": 0.99, "on topic": 0.95}  # share of all replies
+VOWELS = "aeiouy"
+# Runs of four consonants that names have.
+CLUSTERS = re.compile(r"nchr|chst|ldtr|ndrz|nnfr|ngsl|rngr|lschm|rtr|ntr|str|chr|thr|phr|sch")
+
+
+def ask(program, seed, prompts):
+    """The reply to each prompt, alone in its conversation."""
+    script = "".join(prompt + "\n/clear\n" for prompt in prompts)
+    run = subprocess.run(
+        [program, "chat", "--model", str(HERE / "chat"), "--temperature", TEMPERATURE,
+         "--seed", str(seed)], input=script, capture_output=True, text=True, check=True)
+    replies = run.stdout.splitlines()
+    assert len(replies) == len(prompts), run.stdout
+    return replies
+
+
+def split_words(text):
+    return [w.strip(".,!?:").lower() for w in text.split()]
+
+
+def judge(reply, topic, topics, words):
+    """{criterion: kept?}"""
+    sentences = re.split(r"(?<=[.!?]) ", reply)
+    return {
+        "spelled": all(w in words for w in split_words(reply)),
+        "whole": all(s[-1:] in (".", "!", "?") and s[:1].isupper() for s in sentences),
+        "on topic": reply in topics[topic].answers
+                    or re.match(ON_TOPIC[topic], reply) is not None,
+        "word for word": reply in topics[topic].answers,
+    }
+
+
+def check_chat(program):
+    topics, _ = make_corpus.read_topics()
+    words = {w for t in topics.values() for a in t.answers for w in split_words(a)}
+    questions = CANONICAL + make_corpus.read_paraphrases()
+    replies = {seed: ask(program, seed, [q for _, q in questions]) for seed in SEEDS}
+    total, each, faults = Counter(), defaultdict(Counter), []
+    for i, (topic, question) in enumerate(questions):
+        for seed in SEEDS:
+            reply = replies[seed][i]
+            kept = judge(reply, topic, topics, words)
+            total.update(k for k in kept if kept[k])
+            each[question].update(k for k in kept if kept[k])
+            missed = [k for k in kept if not kept[k]]
+            if missed:
+                faults.append((len(missed), question, seed, reply, ", ".join(missed)))
+    n = len(questions) * len(SEEDS)
+    print(f"chat: {n} replies to {len(questions)} questions, temperature {TEMPERATURE}, "
+          f"seeds {SEEDS[0]} to {SEEDS[-1]}")
+    for topic, question in questions:
+        counts = "  ".join(f"{k} {each[question][k]:2d}" for k in kept)
+        print(f"  {topic:6s} {question:45s} {counts}")
+    for k in kept:
+        print(f"  {k}: {total[k]} of {n}")
+    print("the ten worst:")
+    for _, question, seed, reply, missed in sorted(faults, key=lambda f: -f[0])[:10]:
+        print(f"  {question!r}, seed {seed}: {reply!r} (not {missed})")
+    print("three seeds of each:")
+    for i, (_, question) in enumerate(questions):
+        print(f"  {question}: " + " | ".join(replies[seed][i] for seed in (1, 2, 3)))
+    return all(total[k] >= share * n for k, share in NEEDED.items())
+
+
+def pronounceable(name):
+    """A vowel, two to twelve letters, and no four consonants in a row but in known clusters."""
+    if not re.fullmatch(r"[a-z]{2,12}", name) or not any(c in VOWELS for c in name):
+        return False
+    return all(len(run) <= 3 or (len(run) == 4 and CLUSTERS.search(run))
+               for run in re.split(f"[{VOWELS}]+", name))
+
+
+def check_names(program):
+    known = set((HERE / "names" / "names.txt").read_text(encoding="ascii").split())
+    names = []
+    for seed in range(1, 201, 50):
+        run = subprocess.run(
+            [program, "generate", "--model", str(HERE / "names"), "--num-samples", "50",
+             "--temperature", TEMPERATURE, "--seed", str(seed), "--json"],
+            capture_output=True, text=True, check=True)
+        names += json.loads(run.stdout)["samples"]
+    good = [n for n in names if pronounceable(n)]
+    letters = Counter(n[:1] for n in names)
+    old = sum(n in known for n in names)
+    top, most = letters.most_common(1)[0]
+    print(f"names: {len(names)} samples, temperature {TEMPERATURE}, seed 1")
+    print(f"  pronounceable: {len(good)}; in the training list: {old}; different: "
+          f"{len(set(names))}; first letters: {len(letters)}, most often {top!r}: {most}")
+    print("  not pronounceable: " + " ".join(repr(n) for n in names if n not in good))
+    print("  some: " + " ".join(names[:30]))
+    return (len(good) >= 0.95 * len(names) and old <= len(names) / 2 and len(letters) >= 12
+            and most <= len(names) / 4)
+
+
+if __name__ == "__main__":
+    microgpt = sys.argv[1] if len(sys.argv) > 1 else str(HERE.parents[1] / "build" / "microgpt")
+    verdicts = [check_chat(microgpt), check_names(microgpt)]
+    sys.exit(0 if all(verdicts) else 1)
