@@ -2,7 +2,7 @@
  * metrics.h - counters that outlive a worker. A table of slots in shared memory (the master's, or the
  * file that `metrics` names, or private memory); one slot per worker, written by that worker alone.
  * A respawned worker goes on counting in its slot, so sums are exact and monotonic; gauges are
- * zeroed when a worker is gone. Before create or attach everything counts in private memory. */
+ * zeroed when a worker is gone. */
 #ifndef METRICS_H
 #define METRICS_H
 
@@ -35,17 +35,12 @@ char *metrics_render(size_t *len);
 /* Text for /status (JSON by Jansson). As above. */
 char *metrics_status(size_t *len);
 
-/* ---- called by who owns the table; 0 or an exit code with one line in error ---- */
+/* ---- called by who owns the table ---- */
 int metrics_create(const struct config *, char *error, size_t size); /* master, before forking */
-/* A worker without our master: the file, or private memory. Claims a slot for the life of this
- * process and uses it. */
-int metrics_attach(const struct config *, int *slot, char *error, size_t size);
-void metrics_use_slot(int slot);              /* after fork: this process writes there */
-/* Master: a worker is about to start: the slot it gets, which `number` had before if that is
- * possible; -1 if all are taken. */
-int metrics_slot_begin(int number, int generation);
-void metrics_slot_pid(int slot, pid_t);       /* master: it has started */
-void metrics_slot_end(int slot);              /* master: its worker is gone: zero the gauges */
+int metrics_attach(const struct config *, char *error, size_t size); /* a worker without our master */
+void metrics_use_slot(int slot);                    /* after fork: this process writes there */
+void metrics_slot_begin(int slot, int generation);  /* master: a worker is about to start there */
+void metrics_slot_end(int slot);                    /* master: its worker is gone: zero the gauges */
 enum worker_state metrics_slot_state(int slot);
 int64_t metrics_slot_heartbeat(int slot);
 void metrics_restart(void);

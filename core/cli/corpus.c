@@ -1,0 +1,314 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * corpus.c - see corpus.h. The first pass lays documents out as code points, special tokens as
+ * negative numbers, and marks the characters it meets; when the vocabulary is known the second
+ * pass turns them into ids in place and cuts what is too long. Bad input is told with its place. */
+#include "corpus.h"
+
+#include "cli.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <jansson.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* Special tokens before ids are known. vocab_size - (-BOS) = bos, as in checkpoint.md. */
+enum { BOS = -1, END_TURN = -2, ASSISTANT = -3, USER = -4 };
+enum { N_CODES = 0x110000 };
+
+struct reader {
+    struct corpus *c;
+    const struct corpus_options *opt;
+    uint8_t *seen;    /* [N_CODES] */
+    size_t *start;    /* [n_docs + 1]: first token of each document */
+    int32_t cap_docs;
+    int64_t line;     /* the one being read, from 1 */
+};
+
+/* ---- growing arrays --------------------------------------------------------------------- */
+
+static int out_of_memory(void) {
+    return cli_error(CLI_SYSTEM, "out of memory for the corpus");
+}
+
+static int add_token(struct corpus *c, int32_t t) {
+    if (c->n_tokens == c->cap_tokens) {
+        size_t cap = c->cap_tokens ? c->cap_tokens * 2 : 4096;
+        int32_t *p = realloc(c->tokens, cap * sizeof *p);
+        if (!p) return out_of_memory();
+        c->tokens = p, c->cap_tokens = cap;
+    }
+    c->tokens[c->n_tokens++] = t;
+    return 0;
+}
+
+/* The document that began at the last start ends here. */
+static int end_doc(struct reader *r) {
+    struct corpus *c = r->c;
+    if (c->n_docs + 2 > r->cap_docs) {
+        int32_t cap = r->cap_docs * 2 + 1024;
+        size_t *p = realloc(r->start, (size_t)cap * sizeof *p);
+        if (!p) return out_of_memory();
+        if (!r->start) p[0] = 0;
+        r->start = p, r->cap_docs = cap;
+    }
+    r->start[++c->n_docs] = c->n_tokens;
+    return 0;
+}
+
+/* ---- characters ------------------------------------------------------------------------- */
+
+/* Decode one character at p < end into *code: its length, or 0 when it is not UTF-8. */
+static int decode(const unsigned char *p, const unsigned char *end, int32_t *code) {
+    static const int32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
+    int n = *p < 0x80 ? 1 : *p >= 0xC2 && *p < 0xE0 ? 2 : (*p & 0xF0) == 0xE0 ? 3
+            : *p >= 0xF0 && *p < 0xF5 ? 4 : 0;
+    if (n == 0 || n > end - p) return 0;
+    int32_t c = n == 1 ? *p : *p & (0xFF >> (n + 1));
+    for (int i = 1; i < n; i++) {
+        if ((p[i] & 0xC0) != 0x80) return 0;
+        c = c << 6 | (p[i] & 0x3F);
+    }
+    if (c < least[n] || c >= N_CODES || (c >= 0xD800 && c < 0xE000)) return 0;
+    *code = c;
+    return n;
+}
+
+/* Append the characters of text. Complains about what is not UTF-8 and about NUL, with the column
+ * (in characters) or, for JSON, the message. */
+static int add_text(struct reader *r, const char *text, size_t len, const char *where) {
+    const unsigned char *p = (const unsigned char *)text, *end = p + len;
+    for (int64_t column = 1; p < end; column++) {
+        int32_t code = 0;
+        int n = decode(p, end, &code);
+        if (n == 0 || code == 0)
+            return cli_error(CLI_DATA, "%s:%lld:%lld: %s%s", r->opt->path, (long long)r->line,
+                             (long long)column, where,
+                             n ? "NUL is not text" : "not UTF-8");
+        int rc = add_token(r->c, code);
+        if (rc) return rc;
+        r->seen[code] = 1;
+        p += n;
+    }
+    return 0;
+}
+
+static int is_space(char c) {
+    return c == ' ' || c == '\t' || c == '\r' || c == '\v' || c == '\f';
+}
+
+static void trim(const char **text, size_t *len) {
+    while (*len && is_space(**text)) ++*text, --*len;
+    while (*len && is_space((*text)[*len - 1])) --*len;
+}
+
+/* ---- a line of either kind -------------------------------------------------------------- */
+
+/* [bos, characters, bos] */
+static int read_text_line(struct reader *r, const char *line, size_t len) {
+    int rc = add_token(r->c, BOS);
+    if (!rc) rc = add_text(r, line, len, "");
+    if (!rc) rc = add_token(r->c, BOS);
+    return rc ? rc : end_doc(r);
+}
+
+static int bad_turn(const struct reader *r, size_t i, const char *what, const char *found) {
+    return cli_error(CLI_DATA, "%s:%lld: messages[%zu]: %s%.40s%s", r->opt->path,
+                     (long long)r->line, i, what, found, *found ? "'" : "");
+}
+
+/* role, characters, end_turn. Sets *role. */
+static int read_turn(struct reader *r, const json_t *turn, size_t i, int32_t *role) {
+    const json_t *role_j = json_object_get(turn, "role");
+    const json_t *content = json_object_get(turn, "content");
+    if (!json_is_string(role_j) || !json_is_string(content))
+        return bad_turn(r, i, "wants {\"role\": string, \"content\": string}", "");
+    const char *name = json_string_value(role_j);
+    *role = strcmp(name, "user") == 0 ? USER : strcmp(name, "assistant") == 0 ? ASSISTANT : 0;
+    if (!*role) return bad_turn(r, i, "unknown role '", name);
+    size_t len = json_string_length(content);
+    if (mg_text_is_blank(json_string_value(content), len))
+        return bad_turn(r, i, "content is blank", "");
+    char where[40];
+    snprintf(where, sizeof where, "messages[%zu]: ", i);
+    int rc = add_token(r->c, *role);
+    if (!rc) rc = add_text(r, json_string_value(content), len, where);
+    return rc ? rc : add_token(r->c, END_TURN);
+}
+
+/* [bos, turns ..., bos] up to the last assistant turn; nothing when there is none. */
+static int read_turns(struct reader *r, const json_t *turns) {
+    size_t begin = r->c->n_tokens, keep = begin;
+    int rc = add_token(r->c, BOS);
+    for (size_t i = 0; !rc && i < json_array_size(turns); i++) {
+        int32_t role = 0;
+        rc = read_turn(r, json_array_get(turns, i), i, &role);
+        if (!rc && role == ASSISTANT) keep = r->c->n_tokens;
+    }
+    if (rc) return rc;
+    r->c->n_trimmed += keep > begin && keep < r->c->n_tokens;
+    r->c->n_tokens = keep;
+    if (keep == begin) {
+        r->c->n_no_reply++;
+        return 0;
+    }
+    rc = add_token(r->c, BOS);
+    return rc ? rc : end_doc(r);
+}
+
+static int read_json_line(struct reader *r, const char *line, size_t len) {
+    json_error_t e;
+    json_t *j = json_loadb(line, len, JSON_ALLOW_NUL, &e);
+    if (!j)
+        return cli_error(CLI_DATA, "%s:%lld:%d: %s", r->opt->path, (long long)r->line,
+                         e.column > 0 ? e.column : 1, e.text);
+    int rc = json_is_array(j)
+                 ? read_turns(r, j)
+                 : cli_error(CLI_DATA, "%s:%lld:1: wants an array of messages, one a line",
+                             r->opt->path, (long long)r->line);
+    json_decref(j);
+    return rc;
+}
+
+static int read_lines(struct reader *r, const char *p, size_t size) {
+    const char *end = p + size;
+    if (size >= 3 && memcmp(p, "\xEF\xBB\xBF", 3) == 0) p += 3;
+    int rc = 0;
+    while (p < end && !rc) {
+        const char *nl = memchr(p, '\n', (size_t)(end - p));
+        const char *line = p;
+        size_t len = (size_t)((nl ? nl : end) - p);
+        r->line++;
+        trim(&line, &len);
+        if (len == 0)
+            r->c->n_blank++;
+        else
+            rc = r->opt->chat ? read_json_line(r, line, len) : read_text_line(r, line, len);
+        p = nl ? nl + 1 : end;
+    }
+    r->c->n_lines = r->line;
+    return rc;
+}
+
+/* ---- vocabulary and ids ----------------------------------------------------------------- */
+
+static int make_vocabulary(struct reader *r) {
+    struct corpus *c = r->c;
+    for (int i = 0; i < N_CODES; i++) c->n_chars += r->seen[i];
+    c->chars = calloc((size_t)c->n_chars + 1, sizeof *c->chars);
+    if (!c->chars) return out_of_memory();
+    int n = 0;
+    for (int i = 0; i < N_CODES; i++)
+        if (r->seen[i]) c->chars[n++] = (uint32_t)i;
+    return 0;
+}
+
+static int take_vocabulary(struct reader *r) {
+    struct corpus *c = r->c;
+    c->n_chars = r->opt->n_chars;
+    c->chars = calloc((size_t)c->n_chars + 1, sizeof *c->chars);
+    if (!c->chars) return out_of_memory();
+    memcpy(c->chars, r->opt->chars, (size_t)c->n_chars * sizeof *c->chars);
+    for (int i = 0; i < c->n_chars; i++) r->seen[c->chars[i]] = 0;
+    const uint8_t *other = memchr(r->seen, 1, N_CODES);
+    if (!other) return 0;
+    return cli_error(CLI_DATA, "%s: U+%04X is not in the vocabulary of the checkpoint",
+                     r->opt->path, (unsigned)(other - r->seen));
+}
+
+static int assign_ids(struct reader *r) {
+    struct corpus *c = r->c;
+    int rc = r->opt->chars ? take_vocabulary(r) : make_vocabulary(r);
+    if (rc) return rc;
+    c->vocab_size = c->n_chars + (r->opt->chat ? 4 : 1);
+    int32_t *id = calloc(N_CODES, sizeof *id);
+    if (!id) return out_of_memory();
+    for (int i = 0; i < c->n_chars; i++) id[c->chars[i]] = i;
+    for (size_t i = 0; i < c->n_tokens; i++) {
+        int32_t t = c->tokens[i];
+        c->tokens[i] = t < 0 ? c->vocab_size + t : id[t];
+    }
+    free(id);
+    return 0;
+}
+
+/* Documents of at most block_size inputs. */
+static int make_docs(struct reader *r) {
+    struct corpus *c = r->c;
+    c->docs = calloc((size_t)c->n_docs + 1, sizeof *c->docs);
+    if (!c->docs) return out_of_memory();
+    int32_t n_docs = 0;
+    for (int32_t i = 0; i < c->n_docs; i++) {
+        size_t n = r->start[i + 1] - r->start[i] - 1;
+        int too_long = n > (size_t)r->opt->block_size;
+        c->n_long += too_long && r->opt->skip_long;
+        c->n_cut += too_long && !r->opt->skip_long;
+        if (too_long && r->opt->skip_long) continue;
+        if (too_long) n = (size_t)r->opt->block_size;
+        c->docs[n_docs++] = (struct net_doc){c->tokens + r->start[i], (int)n};
+    }
+    c->n_docs = n_docs;
+    if (n_docs) return 0;
+    return cli_error(CLI_DATA, "%s: no %s to train on", r->opt->path,
+                     r->opt->chat ? "conversation with an assistant turn" : "document");
+}
+
+/* ---- the file --------------------------------------------------------------------------- */
+
+static int read_fd(int fd, const char *path, char **data, size_t *size) {
+    size_t cap = 0;
+    for (;;) {
+        if (*size == cap) {
+            cap = cap ? cap * 2 : 1 << 16;
+            char *p = realloc(*data, cap);
+            if (!p) return out_of_memory();
+            *data = p;
+        }
+        ssize_t n = read(fd, *data + *size, cap - *size);
+        if (n == 0) return 0;
+        if (n < 0 && errno != EINTR)
+            return cli_error(CLI_NOINPUT, "cannot read %s: %s", path, strerror(errno));
+        *size += n > 0 ? (size_t)n : 0;
+    }
+}
+
+static int read_file(const char *path, char **data, size_t *size) {
+    int fd = open(path, O_RDONLY | O_CLOEXEC);
+    if (fd < 0)
+        return cli_error(errno == EACCES ? CLI_NOPERM : CLI_NOINPUT, "cannot open %s: %s", path,
+                         strerror(errno));
+    int rc = read_fd(fd, path, data, size);
+    close(fd);
+    return rc;
+}
+
+static uint64_t fnv1a(const char *p, size_t n) {
+    uint64_t h = 0xCBF29CE484222325u;
+    for (size_t i = 0; i < n; i++) h = (h ^ (unsigned char)p[i]) * 0x100000001B3u;
+    return h;
+}
+
+int corpus_read(struct corpus *c, const struct corpus_options *opt) {
+    *c = (struct corpus){0};
+    struct reader r = {.c = c, .opt = opt, .seen = calloc(N_CODES, 1)};
+    char *data = NULL;
+    size_t size = 0;
+    int rc = r.seen ? read_file(opt->path, &data, &size) : out_of_memory();
+    if (!rc) rc = read_lines(&r, data, size);
+    if (!rc) rc = assign_ids(&r);
+    if (!rc) rc = make_docs(&r);
+    if (!rc) c->digest = fnv1a(data, size);
+    free(data);
+    free(r.start);
+    free(r.seen);
+    if (rc) corpus_free(c);
+    return rc;
+}
+
+void corpus_free(struct corpus *c) {
+    free(c->chars);
+    free(c->docs);
+    free(c->tokens);
+    *c = (struct corpus){0};
+}

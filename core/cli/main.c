@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * main.c - the program `microgpt`: a table of subcommands. */
+#include "cli.h"
+
+#include <stdio.h>
+#include <string.h>
+
+static const struct cli_command commands[] = {
+    {"train", "--input FILE --output DIR [options]", "Train a checkpoint from a text file.",
+     train_main},
+    {0},
+};
+
+static int print_commands(void) {
+    puts("usage: microgpt COMMAND [options]\n");
+    for (const struct cli_command *c = commands; c->name; c++)
+        printf("  %-10s %s\n", c->name, c->summary);
+    puts("\n  microgpt COMMAND --help   the options of a command\n"
+         "  microgpt --version        the version");
+    return cli_finish();
+}
+
+static int print_version(void) {
+    puts("microgpt " MG_VERSION);
+    return cli_finish();
+}
+
+static const struct cli_command *find_command(const char *name) {
+    for (const struct cli_command *c = commands; c->name; c++)
+        if (strcmp(c->name, name) == 0) return c;
+    return NULL;
+}
+
+static int help(int argc, char **argv) {
+    if (argc < 3) return print_commands();
+    const struct cli_command *c = find_command(argv[2]);
+    char *ask[] = {argv[2], (char *)"--help", NULL};
+    return c ? c->run(c, 2, ask) : cli_error(CLI_USAGE, "no command '%s'", argv[2]);
+}
+
+int main(int argc, char **argv) {
+    if (argc < 2) {
+        cli_error(CLI_USAGE, "give a command: microgpt help");
+        return CLI_USAGE;
+    }
+    if (strcmp(argv[1], "help") == 0) return help(argc, argv);
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) return print_commands();
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) return print_version();
+    const struct cli_command *c = find_command(argv[1]);
+    if (!c) return cli_error(CLI_USAGE, "no command '%s' (microgpt help)", argv[1]);
+    return c->run(c, argc - 1, argv + 1);
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * options.c - command lines by table: parsing, help text, messages, exit codes. Knows no
+ * subcommand. */
+#include "cli.h"
+
+#include <errno.h>
+#include <math.h>
+#include <stdarg.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+int cli_error(int code, const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    fputs("microgpt: ", stderr);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+    return code;
+}
+
+void cli_note(const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    vfprintf(stderr, fmt, ap);
+    fputc('\n', stderr);
+    va_end(ap);
+}
+
+int cli_model_error(const struct mg_error *err) {
+    static const int code[] = {
+        [MG_EINPUT] = CLI_DATA,   [MG_ENOFILE] = CLI_NOINPUT, [MG_EFILE] = CLI_DATA,
+        [MG_ENOMEM] = CLI_SYSTEM, [MG_ESYSTEM] = CLI_SYSTEM,  [MG_ENUMERIC] = CLI_INTERNAL,
+    };
+    return cli_error(code[err->code] ? code[err->code] : CLI_INTERNAL, "%s", err->text);
+}
+
+int cli_finish(void) {
+    if (fflush(stdout) == 0 && !ferror(stdout)) return 0;
+    return cli_error(CLI_IO, "cannot write to standard output: %s", strerror(errno));
+}
+
+/* ---- help ------------------------------------------------------------------------------- */
+
+static void print_default(const struct cli_option *o) {
+    switch (o->type) {
+    case CLI_STRING:
+        if (*(const char **)o->value) printf(" (default %s)", *(const char **)o->value);
+        break;
+    case CLI_INT:
+        if (*(int64_t *)o->value > 0) printf(" (default %lld)", *(long long *)o->value);
+        break;
+    case CLI_SEED: printf(" (default %llu)", *(unsigned long long *)o->value); break;
+    case CLI_REAL: printf(" (default %g)", *(double *)o->value); break;
+    case CLI_FLAG: break;
+    }
+}
+
+static void print_help(const struct cli_command *c, const struct cli_option *o) {
+    printf("usage: microgpt %s %s\n%s\n\n", c->name, c->synopsis, c->summary);
+    for (; o->name; o++) {
+        char left[40];
+        snprintf(left, sizeof left, "--%s %s", o->name, o->arg ? o->arg : "");
+        printf("  %-24s %s", left, o->help);
+        print_default(o);
+        putchar('\n');
+    }
+    printf("  %-24s %s\n", "--help", "this text");
+}
+
+/* ---- values ----------------------------------------------------------------------------- */
+
+static int set_int(const struct cli_option *o, const char *s) {
+    char *end;
+    errno = 0;
+    long long v = strtoll(s, &end, 10);
+    if (errno || end == s || *end || (double)v < o->min || (double)v > o->max)
+        return cli_error(CLI_USAGE, "--%s: '%s' is not a whole number from %.0f to %.0f",
+                         o->name, s, o->min, o->max);
+    *(int64_t *)o->value = v;
+    return 0;
+}
+
+static int set_seed(const struct cli_option *o, const char *s) {
+    char *end;
+    errno = 0;
+    unsigned long long v = strtoull(s, &end, 10);
+    if (errno || *s < '0' || *s > '9' || *end)
+        return cli_error(CLI_USAGE, "--%s: '%s' is not a whole number from 0 to 2^64 - 1",
+                         o->name, s);
+    *(uint64_t *)o->value = v;
+    return 0;
+}
+
+static int set_real(const struct cli_option *o, const char *s) {
+    char *end;
+    double v = strtod(s, &end);
+    if (end == s || *end || !isfinite(v) || v < o->min || v > o->max)
+        return cli_error(CLI_USAGE, "--%s: '%s' is not a number from %g to %g", o->name, s,
+                         o->min, o->max);
+    *(double *)o->value = v;
+    return 0;
+}
+
+static int set_value(struct cli_option *o, const char *s) {
+    o->given = 1;
+    switch (o->type) {
+    case CLI_STRING: *(const char **)o->value = s; return 0;
+    case CLI_INT: return set_int(o, s);
+    case CLI_SEED: return set_seed(o, s);
+    case CLI_REAL: return set_real(o, s);
+    case CLI_FLAG: *(int *)o->value = 1; return 0;
+    }
+    return 0;
+}
+
+/* ---- parsing ---------------------------------------------------------------------------- */
+
+static struct cli_option *find_option(struct cli_option *o, const char *name, size_t len) {
+    for (; o->name; o++)
+        if (strlen(o->name) == len && memcmp(o->name, name, len) == 0) return o;
+    return NULL;
+}
+
+/* One option at argv[*i]; steps over its value. */
+static int parse_option(const struct cli_command *c, struct cli_option *table, int argc,
+                        char **argv, int *i) {
+    const char *arg = argv[*i] + 2, *eq = strchr(arg, '=');
+    struct cli_option *o = find_option(table, arg, eq ? (size_t)(eq - arg) : strlen(arg));
+    if (!o)
+        return cli_error(CLI_USAGE, "%s: unknown option '%s' (microgpt %s --help)", c->name,
+                         argv[*i], c->name);
+    if (o->type == CLI_FLAG && eq)
+        return cli_error(CLI_USAGE, "%s: --%s takes no value", c->name, o->name);
+    if (o->type == CLI_FLAG) return set_value(o, "");
+    if (eq) return set_value(o, eq + 1);
+    if (*i + 1 >= argc)
+        return cli_error(CLI_USAGE, "%s: --%s needs a value", c->name, o->name);
+    return set_value(o, argv[++*i]);
+}
+
+int cli_parse(const struct cli_command *c, struct cli_option *table, int argc, char **argv,
+              const char **word) {
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
+            print_help(c, table);
+            return cli_finish();
+        }
+        if (argv[i][0] == '-' && argv[i][1] == '-' && argv[i][2]) {
+            int rc = parse_option(c, table, argc, argv, &i);
+            if (rc) return rc;
+        } else if (word && !*word && argv[i][0] != '-') {
+            *word = argv[i];
+        } else {
+            return cli_error(CLI_USAGE, "%s: unexpected '%s' (microgpt %s --help)", c->name,
+                             argv[i], c->name);
+        }
+    }
+    return -1;
+}

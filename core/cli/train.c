@@ -1,0 +1,110 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * train.c - `microgpt train`: options, the loop, and what happens on Ctrl-C. */
+#include "cli.h"
+#include "pool.h"
+#include "run.h"
+
+#include <limits.h>
+#include <signal.h>
+#include <string.h>
+
+struct command_line {
+    const char *input, *output, *resume;
+    int overwrite;
+    int64_t checkpoint_every;
+    struct run_options run;
+};
+
+static volatile sig_atomic_t interrupted;
+
+/* The first signal asks for a stop after the step, the next one ends the program. */
+static void on_signal(int sig) {
+    interrupted = sig;
+}
+
+static void catch_signals(void) {
+    struct sigaction stop = {.sa_handler = on_signal, .sa_flags = (int)SA_RESETHAND};
+    struct sigaction ignore = {.sa_handler = SIG_IGN};
+    sigaction(SIGINT, &stop, NULL);
+    sigaction(SIGTERM, &stop, NULL);
+    sigaction(SIGHUP, &stop, NULL);
+    sigaction(SIGXFSZ, &ignore, NULL); /* a file that may not grow is an error, not a death */
+    sigaction(SIGPIPE, &ignore, NULL);
+}
+
+static int stop(const struct run *r, const struct command_line *c) {
+    int rc = run_save(r, c->output);
+    if (rc) return rc;
+    cli_note("stopped at step %lld of %lld; go on with: microgpt train --resume %s --input %s",
+             (long long)r->step, (long long)r->opt.steps, c->output, c->input);
+    return 128 + interrupted;
+}
+
+static int finish(const struct run *r, const struct command_line *c) {
+    int rc = run_save(r, c->output);
+    if (rc) return rc;
+    cli_note("saved %s", c->output);
+    return 0;
+}
+
+static int train(struct run *r, const struct command_line *c) {
+    while (r->step < r->opt.steps && !interrupted) {
+        int rc = run_step(r);
+        if (rc) return rc;
+        int due = c->checkpoint_every && r->step % c->checkpoint_every == 0;
+        if (due && r->step < r->opt.steps && run_save(r, c->output) != 0)
+            cli_note("step %lld is not saved; training goes on", (long long)r->step);
+    }
+    report_end(&r->report);
+    return r->step < r->opt.steps ? stop(r, c) : finish(r, c);
+}
+
+static int check(const struct command_line *c) {
+    const struct run_options *o = &c->run;
+    if (!c->input) return cli_error(CLI_USAGE, "train: --input FILE is missing");
+    if (!c->output) return cli_error(CLI_USAGE, "train: --output DIR is missing");
+    if (o->n_embd % o->n_head)
+        return cli_error(CLI_USAGE, "train: --n-embd %lld is not a multiple of --n-head %lld",
+                         (long long)o->n_embd, (long long)o->n_head);
+    return save_check(c->output, c->overwrite || c->resume);
+}
+
+int train_main(const struct cli_command *self, int argc, char **argv) {
+    struct command_line c = {.run = {
+        .steps = 5000, .lr = 0.01, .warmup_steps = 200, .batch_size = 8, .n_embd = 64,
+        .n_head = 4, .n_layer = 2, .block_size = 256, .seed = 42, .threads = pool_cpus(),
+    }};
+    struct run_options *o = &c.run;
+    struct cli_option table[] = {
+        {"input", "FILE", CLI_STRING, &c.input, 0, 0, "text, a document per line", 0},
+        {"output", "DIR", CLI_STRING, &c.output, 0, 0, "the checkpoint to make", 0},
+        {"chat", NULL, CLI_FLAG, &o->chat, 0, 0,
+         "the input is JSONL: an array of {\"role\",\"content\"} per line", 0},
+        {"steps", "N", CLI_INT, &o->steps, 1, 1e9, "optimiser steps", 0},
+        {"lr", "X", CLI_REAL, &o->lr, 1e-9, 10, "highest learning rate", 0},
+        {"warmup-steps", "N", CLI_INT, &o->warmup_steps, 0, 1e9, "steps up to it", 0},
+        {"batch-size", "N", CLI_INT, &o->batch_size, 1, 1 << 16, "documents per step", 0},
+        {"n-embd", "N", CLI_INT, &o->n_embd, 1, 1 << 14, "width", 0},
+        {"n-head", "N", CLI_INT, &o->n_head, 1, 1 << 14, "attention heads", 0},
+        {"n-layer", "N", CLI_INT, &o->n_layer, 1, 1 << 10, "layers", 0},
+        {"block-size", "N", CLI_INT, &o->block_size, 1, 1 << 16, "context in tokens", 0},
+        {"seed", "N", CLI_SEED, &o->seed, 0, 0, "of weights and order", 0},
+        {"eval", "FRACTION", CLI_REAL, &o->eval, 0, 0.9, "documents to hold out", 0},
+        {"skip-long", NULL, CLI_FLAG, &o->skip_long, 0, 0,
+         "drop documents longer than the context instead of cutting them", 0},
+        {"checkpoint-every", "N", CLI_INT, &c.checkpoint_every, 0, 1e9, "save every N steps", 0},
+        {"overwrite", NULL, CLI_FLAG, &c.overwrite, 0, 0,
+         "replace a checkpoint that is in the output directory", 0},
+        {"threads", "N", CLI_INT, &o->threads, 1, 1024, "does not change the result", 0},
+        {0},
+    };
+    int rc = cli_parse(self, table, argc, argv, NULL);
+    if (rc < 0) rc = check(&c);
+    if (rc) return rc;
+    catch_signals();
+    struct run r;
+    rc = run_start(&r, o, c.input);
+    if (!rc) rc = train(&r, &c);
+    run_close(&r);
+    return rc;
+}
