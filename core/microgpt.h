@@ -78,6 +78,11 @@ void mg_model_digest(const struct mg_model *, char hex[17]);
  * Async-signal-safe. */
 int mg_model_maps(const struct mg_model *, const void *addr);
 
+/* For a program that says what it is: the instruction set that is used on this machine ("avx512",
+ * "avx2", "neon", "plain"), and the version of BLIS. Neither starts BLIS. */
+const char *mg_instruction_set(void);
+const char *mg_blis_version(void);
+
 /* ---- chat prompt ----------------------------------------------------------------------- */
 
 enum mg_role { MG_USER, MG_ASSISTANT };

@@ -37,6 +37,10 @@ const struct mg_ops *mg_ops_choose(enum mg_kernels kernels) {
     return kernels == MG_KERNELS_BLIS ? mg_ops_blis(native) : native;
 }
 
+const char *mg_instruction_set(void) {
+    return mg_ops_get(0)->name;
+}
+
 size_t mg_kv_bytes(const struct mg_kv_shape *kv) {
     const size_t positions = ((size_t)kv->block_size + 15) / 16 * 16;
     const size_t size = kv->type == MG_KV_F32 ? 4 : 2;

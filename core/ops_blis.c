@@ -65,6 +65,10 @@ static void linear(const struct mg_matrix *w, int rows, const float *x, size_t l
     }
 }
 
+const char *mg_blis_version(void) {
+    return bli_info_get_version_str();
+}
+
 const struct mg_ops *mg_ops_blis(const struct mg_ops *native) {
     native_ops = native;
     blis_ops = *native;

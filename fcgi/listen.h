@@ -8,16 +8,17 @@
 #define LISTEN_MAX 16
 
 /* The sockets systemd passed (LISTEN_FDS, LISTEN_PID); their number, 0 if none. Made
- * non-blocking and close-on-exec. */
+ * non-blocking and close-on-exec; the variables are taken out of the environment. */
 int listen_systemd(int fds[LISTEN_MAX]);
-/* 1 if fd 0 is a listening socket (spawn-fcgi, fcgi-pm). */
+/* 1 if fd 0 is a listening socket (spawn-fcgi, fcgi-pm, StandardInput=socket). It is made non-blocking. */
 int listen_is_fd0(void);
 /* Open config->listen: replaces a stale unix socket, refuses a live one. The fd, or minus an exit code
- * (69 in use, 77 permission, 71) with one line in error. */
+ * (69 in use, 77 permission, 78 no such directory or host, 71) with one line in error. */
 int listen_open(const struct config *, char *error, size_t size);
-/* Check only (-t). 0 or an exit code. */
-int listen_check(const struct config *, char *error, size_t size);
-/* Remove the unix socket file that listen_open made. */
+/* Check only (-t): 0 with a few words in text ("free", or "in use now", which is what a running
+ * service looks like), or an exit code with one line in text. */
+int listen_check(const struct config *, char *text, size_t size);
+/* Remove the unix socket file that listen_open made, if it is still that one. */
 void listen_remove(const struct config *);
 
 #endif

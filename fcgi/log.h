@@ -1,13 +1,20 @@
 /* SPDX-License-Identifier: Apache-2.0
- * log.h - one line per event, to stderr or log_file; errno is preserved by every call. */
+ * log.h - one line per event, to stderr or log_file; errno is preserved by every call. Writing
+ * never fails its caller and never waits long: a line that the disk or the reader of a pipe does
+ * not take is dropped and counted. */
 #ifndef LOG_H
 #define LOG_H
 
 #include "config.h"
 
-/* Point the log at its file (or stderr). -1 with errno when the file cannot be opened. */
+/* Point the log at its file (or stderr). -1 with errno when the file cannot be opened: the log
+ * stays where it was. The configuration's texts are copied. */
 int log_open(const struct config *);
 int log_reopen(void); /* USR1 */
+/* Who writes: "master", "worker 3"; until then "main". Copied. */
+void log_name(const char *who);
+/* Lines this process had to drop. */
+uint64_t log_dropped(void);
 
 void log_error(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
 void log_warn(const char *fmt, ...) __attribute__((format(printf, 1, 2)));

@@ -2,7 +2,7 @@
  * metrics.h - counters that outlive a worker. A table of slots in shared memory (the master's, or the
  * file that `metrics` names, or private memory); one slot per worker, written by that worker alone.
  * A respawned worker goes on counting in its slot, so sums are exact and monotonic; gauges are
- * zeroed when a worker is gone. */
+ * zeroed when a worker is gone. Before create or attach everything counts in private memory. */
 #ifndef METRICS_H
 #define METRICS_H
 
@@ -27,6 +27,7 @@ void metrics_cancelled(void);
 void metrics_shed(void);
 void metrics_gauges(int lanes_busy, int queue_length, int connections);
 void metrics_heartbeat(int64_t monotonic_ns);
+/* model_name NULL: what was said of the model stays. */
 void metrics_worker(enum worker_state, int lanes, int queue, const struct mg_model_info *,
                     const char *model_name, const char *digest);
 
@@ -35,12 +36,17 @@ char *metrics_render(size_t *len);
 /* Text for /status (JSON by Jansson). As above. */
 char *metrics_status(size_t *len);
 
-/* ---- called by who owns the table ---- */
+/* ---- called by who owns the table; 0 or an exit code with one line in error ---- */
 int metrics_create(const struct config *, char *error, size_t size); /* master, before forking */
-int metrics_attach(const struct config *, char *error, size_t size); /* a worker without our master */
-void metrics_use_slot(int slot);                    /* after fork: this process writes there */
-void metrics_slot_begin(int slot, int generation);  /* master: a worker is about to start there */
-void metrics_slot_end(int slot);                    /* master: its worker is gone: zero the gauges */
+/* A worker without our master: the file, or private memory. Claims a slot for the life of this
+ * process and uses it. */
+int metrics_attach(const struct config *, int *slot, char *error, size_t size);
+void metrics_use_slot(int slot);              /* after fork: this process writes there */
+/* Master: a worker is about to start: the slot it gets, which `number` had before if that is
+ * possible; -1 if all are taken. */
+int metrics_slot_begin(int number, int generation);
+void metrics_slot_pid(int slot, pid_t);       /* master: it has started */
+void metrics_slot_end(int slot);              /* master: its worker is gone: zero the gauges */
 enum worker_state metrics_slot_state(int slot);
 int64_t metrics_slot_heartbeat(int slot);
 void metrics_restart(void);
