@@ -41,7 +41,7 @@ SVC  := $(B)/microgpt-fcgi
 CLI  := $(B)/microgpt
 UNIT := $(UNIT_SRC:%.c=$(B)/%)
 
-.PHONY: help all lib run test deps lint fmt coverage bench bench-quick soak install uninstall clean
+.PHONY: help all lib run test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
 .DELETE_ON_ERROR:
 .SECONDARY:
 help:    ## this list
@@ -75,19 +75,18 @@ run:     ## build, then serve $(MODEL_DIR) through nginx on 127.0.0.1:$(PORT)
 	@conf/deps.sh $(DEPS)
 	@$(MAKE) --no-print-directory all
 	@exec conf/run.sh
-
-# ---- tests ----------------------------------------------------------------------------------
-JOBS := -j$(shell nproc)
-test:    ## build, also with sanitizers, and run all tests; the last line is the count
-	@conf/deps.sh $(DEPS)
-	@$(MAKE) --no-print-directory $(JOBS) all
-	@$(MAKE) --no-print-directory $(JOBS) SAN=address,undefined B=$(B)/san all unit
-	@tests/run --build $(B)
-soak:    ## what takes longer than a test run should: load, leaks, reloads
-	@conf/deps.sh $(DEPS)
-	@$(MAKE) --no-print-directory $(JOBS) all
-	@$(MAKE) --no-print-directory $(JOBS) SAN=address,undefined B=$(B)/san all
-	@tests/run --build $(B) --soak
+install: all ## DESTDIR= PREFIX=/usr/local SYSCONFDIR=/etc
+	@deploy/install.sh install
+uninstall: ## take away all but configuration and models
+	@deploy/install.sh uninstall
+deb:     ## Debian package in build/deb
+	@deploy/deb.sh
+lint:    ## layers, sizes, static analysis
+	@deploy/lint.sh
+fmt:     ## clang-format all of it
+	clang-format -i $(wildcard core/*.[ch] core/cli/*.[ch] fcgi/*.[ch] tests/unit/*.[ch])
+coverage: ## line coverage of core/ and fcgi/ by all tests
+	@+deploy/coverage.sh
 
 clean:   ## remove build/
 	rm -rf $(B)

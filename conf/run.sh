@@ -11,7 +11,9 @@ url=http://127.0.0.1:$port
 
 die() { echo "run: $2" >&2; exit "$1"; }
 
-[[ $port =~ ^[0-9]+$ ]] && ((port > 0 && port < 65536)) || die 64 "PORT=$port is no port number"
+if ! [[ $port =~ ^[0-9]{1,5}$ ]] || ((10#$port < 1 || 10#$port > 65535)); then
+    die 64 "PORT=$port is no port number"
+fi
 [ -x "$service" ] || die 71 "$service is not built: make all"
 [ -x "$nginx" ] || die 71 "nginx is not installed: make deps"
 [ -d "$model" ] || die 66 "MODEL_DIR=$model: no such folder; it should hold weights.safetensors and meta.json"
@@ -21,7 +23,7 @@ fi
 
 dir=$(mktemp -d "${TMPDIR:-/tmp}/microgpt.XXXXXX") || exit 71
 chmod 711 "$dir"    # nginx's workers pass through it
-service_pid= nginx_pid=
+service_pid='' nginx_pid=''
 
 # Each child is in a session of its own, so that Ctrl-C reaches this script only, and ends with it.
 start() { setsid setpriv --pdeathsig TERM -- "$@" & }

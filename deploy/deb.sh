@@ -1,0 +1,27 @@
+#!/bin/bash
+# SPDX-License-Identifier: Apache-2.0
+# make deb: the Debian package, built in $B/deb from deploy/debian, and lintian's opinion of it.
+set -euo pipefail
+: "${B:=build}"
+cd "$(dirname "$0")/.."
+conf/deps.sh build-essential debhelper dpkg-dev libfcgi-dev libjansson-dev \
+    'libblis-pthread-dev|libblis-openmp-dev|libblis-serial-dev' libedit-dev
+version=$(sed -n 's/^#define MG_VERSION "\(.*\)"/\1/p' core/microgpt.h)
+out=$B/deb tree=$B/deb/microgpt-serve-$version
+rm -rf "$out"
+mkdir -p "$tree"
+# not $B itself, whatever it is called, nor what lies beside the sources in a working tree
+tar -c --exclude=./build --exclude="./$B" --exclude=./.git . | tar -x -C "$tree"
+cp -r deploy/debian "$tree/debian"
+(cd "$tree" && env -u B -u PREFIX -u DESTDIR -u SYSCONFDIR -u MAKEFLAGS -u MAKELEVEL \
+    -u MODEL_DIR -u PORT dpkg-buildpackage -b -us -uc) > "$out/build.log" 2>&1 || {
+    tail -n 40 "$out/build.log" >&2
+    echo "deb: failed, all of it in $out/build.log" >&2
+    exit 1
+}
+if command -v lintian >/dev/null; then
+    lintian --allow-root --fail-on error "$out"/*.changes
+else
+    echo "lintian is not installed: not checked"
+fi
+ls "$out"/*.deb
