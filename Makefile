@@ -88,6 +88,19 @@ fmt:     ## clang-format all of it
 coverage: ## line coverage of core/ and fcgi/ by all tests
 	@+deploy/coverage.sh
 
+# ---- tests ----------------------------------------------------------------------------------
+JOBS := -j$(shell nproc)
+test:    ## build, also with sanitizers, and run all tests; the last line is the count
+	@conf/deps.sh $(DEPS)
+	@$(MAKE) --no-print-directory $(JOBS) all
+	@$(MAKE) --no-print-directory $(JOBS) SAN=address,undefined B=$(B)/san all unit
+	@tests/run --build $(B)
+soak:    ## what takes longer than a test run should: load, leaks, reloads
+	@conf/deps.sh $(DEPS)
+	@$(MAKE) --no-print-directory $(JOBS) all
+	@$(MAKE) --no-print-directory $(JOBS) SAN=address,undefined B=$(B)/san all
+	@tests/run --build $(B) --soak
+
 clean:   ## remove build/
 	rm -rf $(B)
 -include $(shell find $(B) -name '*.d' 2>/dev/null)
