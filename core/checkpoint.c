@@ -224,10 +224,10 @@ static int read_header(struct mg_weights *w, struct mg_error *err) {
                        w->path);
     w->data = w->map + 8 + len;
     w->data_size = w->size - 8 - len;
-    struct mg_json *header = mg_json_parse(w->path, text, len, err);
+    struct mg_json_text *header = mg_json_open(w->path, text, len, err);
     if (!header) return -1;
-    int result = read_tensors(w, header, err);
-    mg_json_free(header);
+    int result = read_tensors(w, mg_json_root(header), err);
+    mg_json_close(header);
     return result;
 }
 

@@ -1,13 +1,103 @@
 /* SPDX-License-Identifier: Apache-2.0
  * json.c - the one place of the library that reads JSON, by Jansson, strictly. Knows no file
- * format: checkpoint.c and meta.c say what must be in there. */
+ * format: checkpoint.c and meta.c say what must be in there.
+ *
+ * Jansson's parser is not safe when memory runs out: its scanner ignores that a buffer could not
+ * grow and reads past it (2.14, lex_save). So it never sees a failed allocation: the parse is left
+ * by longjmp, and all blocks of a text, chained here, are freed as one. The same chain bounds the
+ * memory of a hostile text. */
 #include "json.h"
 
 #include <jansson.h>
+#include <setjmp.h>
+#include <stdalign.h>
 #include <stdio.h>
+#include <stdlib.h>
 #include <string.h>
 
 #include "error.h"
+
+struct block {
+    alignas(max_align_t) struct block *next, *prev;
+    size_t size; /* with this head */
+};
+
+struct mg_json_text {
+    struct block blocks; /* head of the ring */
+    size_t used;         /* bytes of all blocks */
+    json_t *root;
+    jmp_buf give_up; /* value: enum refusal */
+};
+
+enum refusal { PARSED, OUT_OF_MEMORY, TOO_LARGE };
+
+static struct mg_json_text *parsing; /* Jansson's allocator has no argument */
+
+static void *take_block(size_t size) {
+    struct mg_json_text *t = parsing;
+    size += sizeof(struct block);
+    if (size > MG_JSON_MEMORY - t->used) longjmp(t->give_up, TOO_LARGE);
+    struct block *b = malloc(size);
+    if (!b) longjmp(t->give_up, OUT_OF_MEMORY);
+    t->used += size;
+    *b = (struct block){.next = t->blocks.next, .prev = &t->blocks, .size = size};
+    b->next->prev = b->prev->next = b;
+    return b + 1;
+}
+
+static void drop_block(void *p) {
+    if (!p) return;
+    struct block *b = (struct block *)p - 1;
+    b->prev->next = b->next;
+    b->next->prev = b->prev;
+    parsing->used -= b->size;
+    free(b);
+}
+
+/* Parse with Jansson's allocator replaced by ours meanwhile. */
+static enum refusal parse_text(struct mg_json_text *t, const char *text, size_t len,
+                               json_error_t *e) {
+    json_malloc_t old_malloc;
+    json_free_t old_free;
+    json_get_alloc_funcs(&old_malloc, &old_free);
+    json_set_alloc_funcs(take_block, drop_block);
+    parsing = t;
+    int refusal = setjmp(t->give_up);
+    if (refusal == PARSED)
+        t->root = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, e);
+    json_set_alloc_funcs(old_malloc, old_free);
+    return (enum refusal)refusal;
+}
+
+struct mg_json_text *mg_json_open(const char *where, const char *text, size_t len,
+                                  struct mg_error *err) {
+    json_error_t e;
+    struct mg_json_text *t = calloc(1, sizeof *t);
+    if (t) t->blocks.next = t->blocks.prev = &t->blocks;
+    enum refusal refusal = t ? parse_text(t, text, len, &e) : OUT_OF_MEMORY;
+    if (refusal == PARSED && json_is_object(t->root)) return t;
+    if (refusal == OUT_OF_MEMORY)
+        mg_fail(err, MG_ENOMEM, "%s: out of memory reading %zu bytes of JSON", where, len);
+    else if (refusal == TOO_LARGE)
+        mg_fail(err, MG_EFILE, "%s: found JSON that needs more than %d MiB, expected less",
+                where, MG_JSON_MEMORY >> 20);
+    else if (t->root)
+        mg_fail(err, MG_EFILE, "%s: found JSON that is an array, expected an object", where);
+    else
+        mg_fail(err, MG_EFILE, "%s: not valid JSON: line %d, column %d: %s", where, e.line,
+                e.column, e.text);
+    mg_json_close(t);
+    return NULL;
+}
+
+void mg_json_close(struct mg_json_text *t) {
+    if (!t) return;
+    for (struct block *b = t->blocks.next, *next; b != &t->blocks; b = next) {
+        next = b->next;
+        free(b);
+    }
+    free(t);
+}
 
 static const json_t *tree(const struct mg_json *v) {
     return (const json_t *)v;
@@ -17,44 +107,8 @@ static const struct mg_json *value(const json_t *v) {
     return (const struct mg_json *)v;
 }
 
-/* An upper bound of the values in text: each but the first follows a bracket, comma or colon. A
- * tree costs up to 300 bytes a value where the text costs two, so it is counted before it is
- * built. */
-static size_t count_values(const char *text, size_t len) {
-    size_t n = 1;
-    int in_string = 0;
-    for (size_t i = 0; i < len; i++) {
-        char c = text[i];
-        if (c == '"') in_string = !in_string;
-        if (in_string && c == '\\') i++;
-        if (!in_string && (c == '{' || c == '[' || c == ',')) n++;
-    }
-    return n;
-}
-
-struct mg_json *mg_json_parse(const char *where, const char *text, size_t len,
-                              struct mg_error *err) {
-    if (count_values(text, len) > MG_JSON_MAX_VALUES) {
-        mg_fail(err, MG_EFILE, "%s: found more than %d JSON values, expected fewer", where,
-                MG_JSON_MAX_VALUES);
-        return NULL;
-    }
-    json_error_t e;
-    json_t *v = json_loadb(text, len, JSON_REJECT_DUPLICATES | JSON_ALLOW_NUL, &e);
-    if (v && json_is_object(v)) return (struct mg_json *)v;
-    if (v)
-        mg_fail(err, MG_EFILE, "%s: found JSON that is an array, expected an object", where);
-    else if (json_error_code(&e) == json_error_out_of_memory)
-        mg_fail(err, MG_ENOMEM, "%s: out of memory reading %zu bytes of JSON", where, len);
-    else
-        mg_fail(err, MG_EFILE, "%s: not valid JSON: line %d, column %d: %s", where, e.line,
-                e.column, e.text);
-    json_decref(v);
-    return NULL;
-}
-
-void mg_json_free(struct mg_json *v) {
-    json_decref((json_t *)v);
+const struct mg_json *mg_json_root(const struct mg_json_text *t) {
+    return value(t->root);
 }
 
 int mg_json_is_null(const struct mg_json *v) {

@@ -6,16 +6,18 @@
 
 #include "microgpt.h"
 
-struct mg_json; /* any value */
+struct mg_json;      /* any value */
+struct mg_json_text; /* a parsed text: owns its values */
 
-enum { MG_JSON_MAX_VALUES = 1 << 18, MG_JSON_DESCRIBE = 48 };
+enum { MG_JSON_MEMORY = 128 << 20, MG_JSON_DESCRIBE = 48 };
 
 /* Parse len bytes of text as one JSON object, white space around it allowed. Refused: ill-formed
- * UTF-8, a member given twice, more than MG_JSON_MAX_VALUES values, depth over 2048. Memory is
- * bounded by about 3 len + 100 MB. NULL on error; the text begins with where (a file). */
-struct mg_json *mg_json_parse(const char *where, const char *text, size_t len,
-                              struct mg_error *err);
-void mg_json_free(struct mg_json *);
+ * UTF-8, a member given twice, depth over 2048, a tree of more than MG_JSON_MEMORY bytes. NULL on
+ * error; the message begins with where (a file). Not for two threads at once. */
+struct mg_json_text *mg_json_open(const char *where, const char *text, size_t len,
+                                  struct mg_error *err);
+void mg_json_close(struct mg_json_text *);
+const struct mg_json *mg_json_root(const struct mg_json_text *);
 
 /* Every call below takes NULL for "absent" and any type of value. */
 int mg_json_is_null(const struct mg_json *);

@@ -127,18 +127,18 @@ int mg_meta_read(int dirfd, const char *dir, struct mg_meta *m, struct mg_error 
     *m = (struct mg_meta){0};
     char *path = mg_file_path(dir, "meta.json");
     if (!path) return mg_fail(err, MG_ENOMEM, "%s: out of memory", dir);
-    struct mg_json *json = NULL;
+    struct mg_json_text *json = NULL;
     int result = -1;
     size_t len = 0;
     char *text = mg_file_read(dirfd, "meta.json", path, META_BYTES, &len, err);
-    if (text) json = mg_json_parse(path, text, len, err);
+    if (text) json = mg_json_open(path, text, len, err);
     if (json) {
         struct stat st;
         m->digest = mg_digest(text, len);
         m->has_bpe = !fstatat(dirfd, "tokenizer.json", &st, 0);
-        result = read_fields(path, json, m, err);
+        result = read_fields(path, mg_json_root(json), m, err);
     }
-    mg_json_free(json);
+    mg_json_close(json);
     free(text);
     free(path);
     return result;
