@@ -49,7 +49,7 @@ help:    ## this list
 all: $(SVC) $(CLI) ## build the service and the command line program
 lib: $(LIB)
 
-$(B)/core/kernels_%.o: core/kernels.c
+$(KERNELS:%=$(B)/core/kernels_%.o): $(B)/core/kernels_%.o: core/kernels.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(KFLAGS_$*) -DMG_ISA=$* -c -o $@ $<
 $(B)/core/ops_blis.o: ALLCFLAGS += -isystem $(BLIS_INC)
