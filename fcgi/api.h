@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * api.h - a parsed body becomes a typed, checked request. Every rule of the two endpoints' fields is
+ * enforced here, once. */
+#ifndef API_H
+#define API_H
+
+#include "../core/microgpt.h"
+#include "document.h"
+
+enum { API_MAX_SAMPLES = 50 };
+
+struct api_request {
+    enum mg_kind kind;
+    int n_samples;
+    double temperature;
+    uint64_t seed;
+    uint64_t max_tokens; /* 0 = as many as fit */
+    int stream;
+    int n_prompt;     /* chat: ids in tokens */
+    uint64_t dropped; /* chat: tokens of early history cut */
+};
+
+struct api_error {
+    int status; /* 400, 413, 422 */
+    char text[320];
+};
+
+/* Check d (the body) for an endpoint of this kind and fill *r; tokens: room for block_size ids. 0 or -1. */
+int api_parse(const struct document *d, enum mg_kind kind, const struct mg_model *,
+              struct api_request *r, int32_t *tokens, struct api_error *err);
+
+#endif

@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * route.h - what a request is for, from its path, method and headers; the checks that need no body. */
+#ifndef ROUTE_H
+#define ROUTE_H
+
+#include "conn.h"
+#include "metrics.h"
+
+struct route {
+    enum endpoint endpoint;
+    int post;       /* one of the two that take a body */
+    int head;       /* HEAD: answer without a body */
+    int accept_sse; /* the client admits text/event-stream */
+    int accept_json;
+    int status;         /* 0, or the error to answer with */
+    const char *error;  /* its text */
+    const char *header; /* a header line it needs, or "" */
+};
+
+struct route route_request(const struct conn *);
+
+#endif

@@ -1,0 +1,210 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * serve.c - from a request's bytes to the queue, and every answer that needs no lane. */
+#include "serve.h"
+
+#include "document.h"
+#include "log.h"
+#include "route.h"
+
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <time.h>
+
+int64_t serve_clock(void) {
+    struct timespec t;
+    clock_gettime(CLOCK_MONOTONIC, &t);
+    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
+}
+
+struct reply serve_reply(const struct server *s, struct conn *c, int no_store) {
+    return (struct reply){
+        .conn = c, .keep = !s->draining, .no_store = no_store, .now_ns = s->now_ns};
+}
+
+static void log_and_count(struct server *s, const struct log_request *line, enum endpoint ep) {
+    log_request(line);
+    metrics_request(ep, line->status, line->total_ns);
+    s->n_served++;
+}
+
+void serve_done(struct server *s, struct request *r, int status, const char *reason) {
+    int64_t now = s->now_ns, lane = r->lane_ns ? r->lane_ns : now;
+    int64_t first = r->first_ns ? r->first_ns : now;
+    struct log_request line = {
+        .id = r->id,
+        .endpoint = endpoint_names[r->endpoint],
+        .status = status,
+        .prompt_tokens = r->prompt_tokens,
+        .output_tokens = r->output_tokens,
+        .dropped = r->api.dropped,
+        .queued_ns = lane - r->start_ns,
+        .prefill_ns = first - lane,
+        .decode_ns = now - first,
+        .total_ns = now - r->start_ns,
+        .reason = reason,
+    };
+    log_and_count(s, &line, r->endpoint);
+    metrics_tokens(r->prompt_tokens, r->output_tokens);
+    request_close(&s->requests, r);
+}
+
+/* An answer that never was a request in a slot. conn_end may have closed c already. */
+static void done_at_once(struct server *s, const char *id, enum endpoint ep, int64_t start_ns,
+                         int status) {
+    struct log_request line = {
+        .id = id,
+        .endpoint = endpoint_names[ep],
+        .status = status,
+        .total_ns = s->now_ns - start_ns,
+        .reason = status < 400 ? "ok" : "refused",
+    };
+    log_and_count(s, &line, ep);
+}
+
+/* ---- answers without a body to read ---------------------------------------------------------- */
+
+static int reply_text(struct server *s, const struct reply *reply, const char *type,
+                      char *(*render)(size_t *)) {
+    size_t len = 0;
+    char *text = render(&len);
+    if (!text) {
+        log_error("no memory for the text of an operator's page");
+        reply_error(reply, 500, "", "internal error");
+        return 500;
+    }
+    reply_bytes(reply, 200, type, "", text, len);
+    free(text);
+    (void)s;
+    return 200;
+}
+
+static int answer_page(struct server *s, struct conn *c, const struct route *route) {
+    struct reply reply = serve_reply(s, c, 0);
+    reply.head = route->head;
+    switch (route->endpoint) {
+    case EP_METRICS:
+        return reply_text(s, &reply, "text/plain; version=0.0.4; charset=utf-8",
+                          metrics_render);
+    case EP_STATUS: return reply_text(s, &reply, "application/json", metrics_status);
+    default: reply_bytes(&reply, 200, "text/plain", "", "Ok", 2); return 200;
+    }
+}
+
+/* ---- generate and chat ----------------------------------------------------------------------- */
+
+/* Read the body into s->body: its length, or -1 with *err filled. */
+static int64_t read_body(struct server *s, struct conn *c, struct api_error *err) {
+    const char *said = conn_param(c, "CONTENT_LENGTH");
+    int64_t n = conn_body(c, s->body);
+    if (n >= 0 && (*said == '\0' || strtoull(said, NULL, 10) == (uint64_t)n)) return n;
+    err->status = 400;
+    snprintf(err->text, sizeof err->text, "the body is not as long as its Content-Length says");
+    return -1;
+}
+
+/* Body, JSON, fields: 0 with r->api filled, or -1 with *err. */
+static int parse_body(struct server *s, struct request *r, struct api_error *err) {
+    struct document d;
+    int64_t n = read_body(s, r->conn, err);
+    if (n < 0) return -1;
+    switch (document_parse(&d, s->body, (size_t)n)) {
+    case DOCUMENT_OK: break;
+    case DOCUMENT_BROKEN:
+        err->status = 400;
+        snprintf(err->text, sizeof err->text, "the body is not JSON: %s", d.error);
+        return -1;
+    case DOCUMENT_TOO_BIG:
+        err->status = 413;
+        snprintf(err->text, sizeof err->text,
+                 "the body's JSON takes too much memory: send fewer values");
+        return -1;
+    }
+    enum mg_kind kind = r->endpoint == EP_CHAT ? MG_CHAT : MG_GENERATE;
+    return api_parse(&d, kind, s->model, &r->api, r->tokens, err);
+}
+
+/* Refuse a request that has its slot but no lane. */
+static void refuse(struct server *s, struct request *r, const struct api_error *err,
+                   const char *header, const char *reason) {
+    struct reply reply = serve_reply(s, r->conn, 1);
+    document_reset();
+    reply_error(&reply, err->status, header, err->text);
+    serve_done(s, r, err->status, reason);
+}
+
+static void take_request(struct server *s, struct conn *c, const struct route *route,
+                         const char *id) {
+    struct request *r = request_open(&s->requests, c);
+    struct api_error err = {0};
+    r->endpoint = route->endpoint;
+    snprintf(r->id, sizeof r->id, "%s", id);
+    if (parse_body(s, r, &err) < 0) {
+        refuse(s, r, &err, "", "refused");
+        return;
+    }
+    document_reset();
+    if (!r->api.stream && !route->accept_json) {
+        err = (struct api_error){406, "without \"stream\": true the reply is application/json"};
+        refuse(s, r, &err, "", "refused");
+        return;
+    }
+    if (request_enqueue(&s->requests, r) < 0) {
+        err = (struct api_error){503, "every lane is taken and the queue is full: try again"};
+        metrics_shed();
+        refuse(s, r, &err, "Retry-After: 1\r\n", "shed");
+        return;
+    }
+    requests_fill(&s->requests, s->now_ns);
+}
+
+void serve_request(struct server *s, struct conn *c) {
+    struct route route = route_request(c);
+    int64_t start = c->since_ns;
+    char id[64];
+    int status = route.status;
+    snprintf(id, sizeof id, "%s", conn_param(c, "REQUEST_ID"));
+    if (status) {
+        struct reply reply = serve_reply(s, c, route.post);
+        reply.head = strcmp(conn_param(c, "REQUEST_METHOD"), "HEAD") == 0;
+        reply_error(&reply, status, route.header, route.error);
+    } else if (route.post) {
+        take_request(s, c, &route, id);
+        return;
+    } else {
+        status = answer_page(s, c, &route);
+    }
+    done_at_once(s, id, route.endpoint, start, status);
+}
+
+/* ---- ends before the end --------------------------------------------------------------------- */
+
+void serve_cancel(struct server *s, struct conn *c, const char *reason) {
+    struct request *r = c->state == CONN_BUSY ? c->request : NULL;
+    conn_close(c);
+    if (!r) return;
+    metrics_cancelled();
+    serve_done(s, r, 499, reason);
+}
+
+void serve_fail(struct server *s, struct request *r, int status, const char *text,
+                const char *reason) {
+    struct reply reply = serve_reply(s, r->conn, 1);
+    document_reset();
+    if (r->begun) {
+        reply_event(&reply, json_pack("{s:s}", "error", text));
+        reply_stream_end(&reply, 0);
+    } else {
+        reply_error(&reply, status, "", text);
+    }
+    serve_done(s, r, status, reason);
+}
+
+void serve_expire(struct server *s) {
+    int64_t limit = s->config->timeout_ms * 1000000;
+    for (struct request *r = s->requests.first, *next; r; r = next) {
+        next = r->next;
+        if (s->now_ns - r->start_ns < limit) break; /* the live list is in order of arrival */
+        serve_fail(s, r, 408, "the request took longer than the server allows", "timeout");
+    }
+}

@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * serve.h - what a worker does with a request: serve.c takes it from the connection to the
+ * queue or straight to its answer, deliver.c from the lanes to its answer. */
+#ifndef SERVE_H
+#define SERVE_H
+
+#include "config.h"
+#include "request.h"
+#include "reply.h"
+
+struct server {
+    const struct config *config;
+    struct mg_model *model;
+    struct mg_batch *batch;
+    struct conn_pool *pool;
+    struct requests requests;
+    char *body;   /* [max_body] one request's body; they are parsed one at a time */
+    int draining; /* answers close their connection, nothing new is accepted */
+    int64_t now_ns;
+    uint64_t n_served;
+};
+
+/* A whole request is open on c: answer it, or queue it. */
+void serve_request(struct server *, struct conn *c);
+/* The peer of c, which has a request or an answer under way, left or stalls. */
+void serve_cancel(struct server *, struct conn *c, const char *reason);
+/* Answer what has outlasted `timeout`. */
+void serve_expire(struct server *);
+/* One step of the batch, delivered. Returns the lanes that moved. */
+int serve_step(struct server *);
+
+/* ---- between serve.c and deliver.c ---- */
+struct reply serve_reply(const struct server *, struct conn *, int no_store);
+/* The request was answered with status: count it, log it, free it. */
+void serve_done(struct server *, struct request *, int status, const char *reason);
+/* Answer a request that may have begun to stream with an error. */
+void serve_fail(struct server *, struct request *, int status, const char *text,
+                const char *reason);
+
+int64_t serve_clock(void); /* monotonic, ns */
+
+#endif

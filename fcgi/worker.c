@@ -1,0 +1,337 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * worker.c - the loop: wait, accept, read, write, step. One thread; everything it does between
+ * two waits is bounded, and no call in it waits for a client. */
+#include "worker.h"
+
+#include "log.h"
+#include "metrics.h"
+#include "startup.h"
+
+#include <errno.h>
+#include <poll.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum {
+    MS = 1000000,
+    POLL_EVERY_NS = 50000,  /* while lanes move: look at the sockets at most this often */
+    FULL_ACCEPT_NS = 5 * MS, /* all lanes taken: leave new connections to idle workers so long */
+    BACKOFF_NS = 50 * MS,   /* after accept failed for want of descriptors or memory */
+    SWEEP_MS = 50,          /* how late a silent peer's limit may be noticed */
+    IDLE_MS = 1000,
+};
+
+static volatile sig_atomic_t stop_signals, reopen_signals, reload_signals;
+
+static void on_signal(int sig) {
+    if (sig == SIGUSR1) reopen_signals = 1;
+    else if (sig == SIGHUP) reload_signals = 1;
+    else if (stop_signals < 2) stop_signals++;
+}
+
+static const int caught[] = {SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP};
+enum { N_CAUGHT = sizeof caught / sizeof *caught };
+
+/* Signals are let in while waiting only, so that no read or write is cut short. */
+static void block_signals(void) {
+    sigset_t blocked;
+    sigemptyset(&blocked);
+    for (int i = 0; i < N_CAUGHT; i++) sigaddset(&blocked, caught[i]);
+    sigprocmask(SIG_BLOCK, &blocked, NULL);
+}
+
+/* After libfcgi is initialised: it installs handlers of its own. */
+static void install_handlers(void) {
+    struct sigaction action = {.sa_handler = on_signal};
+    for (int i = 0; i < N_CAUGHT; i++) sigaction(caught[i], &action, NULL);
+    signal(SIGPIPE, SIG_IGN);
+}
+
+struct worker {
+    struct server server;
+    const struct worker_start *start;
+    sigset_t waiting_mask;
+    struct pollfd *polled; /* [n_listen + connections] */
+    struct conn **conns;   /* the connections of polled[n_listen ...] */
+    int n_conns;
+    int n_busy_conns; /* of them not idle */
+    int64_t last_poll_ns, accept_after_ns, drain_until_ns;
+    uint64_t max_served;
+    int moved; /* lanes that the last step moved */
+};
+
+/* ---- what to wait for ------------------------------------------------------------------------ */
+
+/* Close the connection that has been idle longest. */
+static int close_oldest_idle(struct worker *w) {
+    struct conn *oldest = NULL;
+    for (int i = 0; i < conn_count(w->server.pool); i++) {
+        struct conn *c = conn_at(w->server.pool, i);
+        if (c->state == CONN_IDLE && (!oldest || c->since_ns < oldest->since_ns)) oldest = c;
+    }
+    if (!oldest) return -1;
+    conn_close(oldest);
+    return 0;
+}
+
+static int may_accept(struct worker *w) {
+    struct server *s = &w->server;
+    if (s->draining || s->now_ns < w->accept_after_ns) return 0;
+    return !conn_full(s->pool) || close_oldest_idle(w) == 0;
+}
+
+/* Fill w->polled; returns the number of entries. Listening sockets come first. */
+static int list_descriptors(struct worker *w) {
+    struct server *s = &w->server;
+    int n = w->start->n_listen, n_idle = 0, accepting = may_accept(w);
+    for (int i = 0; i < n; i++)
+        w->polled[i] = (struct pollfd){.fd = accepting ? w->start->listen_fds[i] : -1,
+                                       .events = POLLIN};
+    w->n_conns = conn_count(s->pool);
+    for (int i = 0; i < w->n_conns; i++) {
+        struct conn *c = conn_at(s->pool, i);
+        short events = conn_events(c);
+        w->conns[i] = c;
+        w->polled[n + i] = (struct pollfd){.fd = events ? c->fd : -1, .events = events};
+        n_idle += c->state == CONN_IDLE;
+    }
+    w->n_busy_conns = w->n_conns - n_idle;
+    return n + w->n_conns;
+}
+
+static int64_t wait_ms(const struct worker *w) {
+    const struct server *s = &w->server;
+    int64_t beat = s->config->watchdog_ms / 4;
+    if (w->moved > 0) return 0;
+    if (w->n_busy_conns > 0 || s->draining || s->now_ns < w->accept_after_ns) return SWEEP_MS;
+    return beat > 0 && beat < IDLE_MS ? beat : IDLE_MS;
+}
+
+/* ---- what happened --------------------------------------------------------------------------- */
+
+static void accept_from(struct worker *w, int fd) {
+    struct server *s = &w->server;
+    struct conn *c;
+    int rc = conn_accept(s->pool, fd, s->now_ns, &c);
+    if (rc < 0) {
+        log_warn("accept: %s: trying again in %d ms", strerror(errno), BACKOFF_NS / MS);
+        w->accept_after_ns = s->now_ns + BACKOFF_NS;
+    } else if (s->requests.n_busy == s->requests.n_lanes) {
+        w->accept_after_ns = s->now_ns + FULL_ACCEPT_NS;
+    }
+}
+
+static void handle_conn(struct worker *w, struct conn *c, short events) {
+    struct server *s = &w->server;
+    if (c->state == CONN_BUSY || c->state == CONN_ENDING) {
+        if (events & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL)) serve_cancel(s, c, "cancelled");
+        else if (events & POLLOUT) conn_flush(c, s->now_ns);
+    } else if (events & POLLIN) {
+        if (conn_read(c, s->now_ns) == 1) serve_request(s, c);
+    } else {
+        conn_close(c); /* gone without a request */
+    }
+}
+
+static void look_at_sockets(struct worker *w) {
+    struct server *s = &w->server;
+    int n = list_descriptors(w), n_listen = w->start->n_listen;
+    int64_t ms = wait_ms(w);
+    struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * MS};
+    int ready = ppoll(w->polled, (nfds_t)n, &t, &w->waiting_mask);
+    s->now_ns = w->last_poll_ns = serve_clock();
+    if (ready <= 0) return;
+    for (int i = 0; i < w->n_conns; i++)
+        if (w->polled[n_listen + i].revents)
+            handle_conn(w, w->conns[i], w->polled[n_listen + i].revents);
+    for (int i = 0; i < n_listen; i++)
+        if (w->polled[i].revents && !conn_full(s->pool))
+            accept_from(w, w->start->listen_fds[i]);
+}
+
+/* Limits of peers: a request that does not become whole, an answer that is not taken. */
+static void sweep(struct worker *w) {
+    struct server *s = &w->server;
+    int64_t stall = s->config->send_timeout_ms * MS, limit = s->config->timeout_ms * MS;
+    int n_idle = 0;
+    for (int i = conn_count(s->pool) - 1; i >= 0; i--) {
+        struct conn *c = conn_at(s->pool, i);
+        n_idle += c->state == CONN_IDLE;
+        if (c->state == CONN_IDLE || (c->state == CONN_BUSY && c->owed == 0)) continue;
+        if (s->now_ns - c->moved_ns > stall) serve_cancel(s, c, "stalled");
+        else if (c->state != CONN_BUSY && s->now_ns - c->since_ns > limit + stall)
+            serve_cancel(s, c, "timeout");
+    }
+    for (; n_idle > s->config->parked; n_idle--) close_oldest_idle(w);
+}
+
+/* ---- draining -------------------------------------------------------------------------------- */
+
+/* No new work: idle connections go, unless a request has just arrived on one. */
+static void begin_drain(struct worker *w, const char *why) {
+    struct server *s = &w->server;
+    s->draining = 1;
+    w->drain_until_ns = s->now_ns + s->config->drain_timeout_ms * MS;
+    metrics_worker(WORKER_DRAINING, s->requests.n_lanes, s->config->queue,
+                   mg_model_info(s->model), NULL, NULL);
+    log_info("%s: finishing %d requests", why, s->requests.n_live);
+}
+
+static void close_idle(struct worker *w) {
+    struct server *s = &w->server;
+    for (int i = conn_count(s->pool) - 1; i >= 0; i--) {
+        struct conn *c = conn_at(s->pool, i);
+        char byte;
+        if (c->state == CONN_IDLE && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
+            conn_close(c);
+    }
+}
+
+/* 1 = nothing is left to do, or no time. */
+static int is_drained(struct worker *w) {
+    struct server *s = &w->server;
+    if (!s->draining) return 0;
+    close_idle(w);
+    if (conn_count(s->pool) == 0) return 1;
+    if (stop_signals < 2 && s->now_ns < w->drain_until_ns) return 0;
+    log_warn("stopped with %d requests unfinished", s->requests.n_live);
+    return 1;
+}
+
+static void act_on_signals(struct worker *w) {
+    struct server *s = &w->server;
+    if (reopen_signals) {
+        reopen_signals = 0;
+        if (log_reopen() < 0) log_error("log_file: %s", strerror(errno));
+    }
+    if (reload_signals) {
+        reload_signals = 0;
+        log_info("HUP: a worker does not reload: send it to the master, or restart me");
+    }
+    if (s->draining) return;
+    if (stop_signals) begin_drain(w, "asked to stop");
+    else if (w->max_served && s->n_served >= w->max_served) begin_drain(w, "max_requests");
+}
+
+/* ---- the loop -------------------------------------------------------------------------------- */
+
+static void run_loop(struct worker *w) {
+    struct server *s = &w->server;
+    s->now_ns = serve_clock();
+    while (!is_drained(w)) {
+        if (w->moved == 0 || s->now_ns - w->last_poll_ns >= POLL_EVERY_NS) {
+            metrics_gauges(s->requests.n_busy, s->requests.n_waiting, conn_count(s->pool));
+            metrics_heartbeat(s->now_ns);
+            look_at_sockets(w);
+            act_on_signals(w);
+            sweep(w);
+            serve_expire(s);
+        }
+        w->moved = serve_step(s);
+    }
+}
+
+/* max_requests and up to a tenth more, so that workers do not all leave at once. */
+static uint64_t jittered(int max_requests) {
+    if (max_requests <= 0) return 0;
+    return (uint64_t)max_requests +
+           (uint64_t)getpid() * 2654435761u % (1 + (unsigned)max_requests / 10);
+}
+
+static int prepare(struct worker *w, const struct worker_start *start, char *text,
+                   size_t size) {
+    struct server *s = &w->server;
+    const struct config *c = start->config;
+    int rc = startup_open(s, c, text, size);
+    if (rc) return rc;
+    size_t conns = (size_t)s->requests.n_lanes + (size_t)(c->queue + c->parked + 32);
+    w->start = start;
+    w->max_served = jittered(c->max_requests);
+    w->polled = calloc(conns + (size_t)start->n_listen, sizeof *w->polled);
+    w->conns = calloc(conns, sizeof *w->conns);
+    if (w->polled && w->conns) return 0;
+    snprintf(text, size, "out of memory");
+    return EXIT_SYSTEM;
+}
+
+static void announce(struct worker *w) {
+    struct server *s = &w->server;
+    char name[256], digest[17], text[512], *warning;
+    startup_identity(s, name, sizeof name, digest);
+    metrics_worker(WORKER_READY, s->requests.n_lanes, s->config->queue,
+                   mg_model_info(s->model), name, digest);
+    for (int i = 0; (warning = (char *)mg_model_warning(s->model, i)); i++)
+        log_warn("%s", warning);
+    startup_describe(s, text, sizeof text);
+    log_info("ready: %s", text);
+    if (w->start->ready_fd >= 0 && write(w->start->ready_fd, "R", 1) != 1)
+        log_warn("the master does not listen: %s", strerror(errno));
+}
+
+int worker_run(const struct worker_start *start) {
+    struct worker w = {0};
+    char text[512];
+    block_signals();
+    sigemptyset(&w.waiting_mask);
+    int rc = prepare(&w, start, text, sizeof text);
+    install_handlers();
+    if (rc) {
+        log_error("%s", text);
+    } else {
+        startup_catch_sigbus(&w.server);
+        announce(&w);
+        run_loop(&w);
+        log_info("stopped after %llu requests", (unsigned long long)w.server.n_served);
+    }
+    free(w.polled);
+    free(w.conns);
+    startup_close(&w.server);
+    return rc;
+}
+
+/* ---- without a loop -------------------------------------------------------------------------- */
+
+int worker_check(const struct config *config, char *text, size_t size) {
+    struct server s = {0};
+    int rc = startup_open(&s, config, text, size);
+    if (rc) return rc;
+    double seconds = startup_fifty_seconds(&s);
+    startup_describe(&s, text, size);
+    if (seconds * 1000 > (double)config->timeout_ms) {
+        log_warn("fifty samples of full length take about %.0f s on this machine, timeout is "
+                 "%.0f s: such requests end with 408",
+                 seconds, (double)config->timeout_ms / 1000);
+    }
+    startup_close(&s);
+    return 0;
+}
+
+int worker_cgi(const struct config *config) {
+    struct server s = {0};
+    struct config one = *config;
+    char text[512];
+    if (one.lanes == 0) one.lanes = 16;
+    int rc = startup_open(&s, &one, text, sizeof text);
+    if (rc) {
+        static const char failed[] = "Status: 500 Internal Server Error\r\n"
+                                     "Content-Type: application/json\r\n\r\n"
+                                     "{\"error\":\"internal error\"}";
+        ssize_t ignored = write(STDOUT_FILENO, failed, sizeof failed - 1);
+        (void)ignored;
+        log_error("%s", text);
+        return rc;
+    }
+    signal(SIGPIPE, SIG_IGN);
+    s.now_ns = serve_clock();
+    serve_request(&s, conn_cgi(s.pool, s.now_ns));
+    while (conn_count(s.pool) > 0) {
+        serve_step(&s);
+        serve_expire(&s);
+    }
+    startup_close(&s);
+    return 0;
+}
