@@ -7,7 +7,6 @@
 #include "log.h"
 #include "worker.h"
 
-#include <limits.h>
 #include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
@@ -87,9 +86,13 @@ static struct memory count_memory(const struct server *s) {
 
 /* The process must be allowed the memory that was configured. */
 static int check_limit(const struct server *s, char *text, size_t size) {
-    size_t limit = memory_limit_bytes(), need = count_memory(s).total;
+    size_t limit = (size_t)memory_limit_bytes(), need = count_memory(s).total;
     size_t lane = mg_lane_bytes(s->model, (enum mg_kv)s->config->kv);
-    if (limit == 0 || need <= limit) return 0;
+    size_t workers = (size_t)s->config->workers;
+    if (need <= limit && need > limit / workers)
+        log_warn("%zu workers may need %zu MiB each but the memory limit is %zu MiB", workers,
+                 need >> 20, limit >> 20);
+    if (need <= limit) return 0;
     size_t lanes = (size_t)count_lanes(s), over = (need - limit + lane - 1) / (lane ? lane : 1);
     if (over < lanes)
         return fail(text, size, EXIT_CONFIG,
@@ -178,10 +181,11 @@ void startup_describe(const struct server *s, char *text, size_t size) {
 }
 
 void startup_identity(const struct server *s, char *name, size_t size, char digest[17]) {
-    char real[PATH_MAX];
-    const char *path = realpath(s->config->model_dir, real) ? real : s->config->model_dir;
+    char *real = realpath(s->config->model_dir, NULL);
+    const char *path = real ? real : s->config->model_dir;
     const char *slash = strrchr(path, '/');
     snprintf(name, size, "%s", slash && slash[1] ? slash + 1 : path);
+    free(real);
     mg_model_digest(s->model, digest);
 }
 
@@ -206,7 +210,7 @@ double startup_fifty_seconds(struct server *s) {
 
 static struct {
     const struct mg_model *model;
-    char text[PATH_MAX + 200];
+    char text[sizeof((struct config *)0)->model_dir + 200];
     size_t len;
 } bus;
 
