@@ -4,6 +4,7 @@
 #include "serve.h"
 
 #include "document.h"
+#include "clock.h"
 #include "log.h"
 
 #include <stdio.h>
@@ -158,7 +159,7 @@ int serve_step(struct server *s) {
     unhold(s);
     int moved = mg_batch_step(s->batch);
     if (moved == 0) return 0;
-    s->now_ns = serve_clock();
+    s->now_ns = clock_ns();
     for (int i = 0; i < q->n_lanes; i++)
         if (q->lane[i].request) tokens += deliver_lane(s, i);
     if (tokens > 0) metrics_token_gap(s->now_ns - before, tokens);

@@ -3,19 +3,13 @@
 #include "serve.h"
 
 #include "document.h"
+#include "clock.h"
 #include "log.h"
 #include "route.h"
 
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <time.h>
-
-int64_t serve_clock(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return (int64_t)t.tv_sec * 1000000000 + t.tv_nsec;
-}
 
 struct reply serve_reply(const struct server *s, struct conn *c, int no_store) {
     return (struct reply){
@@ -29,7 +23,7 @@ static void log_and_count(struct server *s, const struct log_request *line, enum
 }
 
 void serve_done(struct server *s, struct request *r, int status, const char *reason) {
-    int64_t now = s->now_ns, lane = r->lane_ns ? r->lane_ns : now;
+    int64_t now = clock_ns(), lane = r->lane_ns ? r->lane_ns : now;
     int64_t first = r->first_ns ? r->first_ns : now;
     struct log_request line = {
         .id = r->id,
@@ -56,7 +50,7 @@ static void done_at_once(struct server *s, const char *id, enum endpoint ep, int
         .id = id,
         .endpoint = endpoint_names[ep],
         .status = status,
-        .total_ns = s->now_ns - start_ns,
+        .total_ns = clock_ns() - start_ns,
         .reason = status < 400 ? "ok" : "refused",
     };
     log_and_count(s, &line, ep);

@@ -37,6 +37,5 @@ void serve_done(struct server *, struct request *, int status, const char *reaso
 void serve_fail(struct server *, struct request *, int status, const char *text,
                 const char *reason);
 
-int64_t serve_clock(void); /* monotonic, ns */
 
 #endif

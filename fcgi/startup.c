@@ -4,6 +4,7 @@
 
 #include "document.h"
 #include "limits.h"
+#include "clock.h"
 #include "log.h"
 #include "worker.h"
 
@@ -192,13 +193,13 @@ void startup_identity(const struct server *s, char *name, size_t size, char dige
 double startup_fifty_seconds(struct server *s) {
     const struct mg_model_info *m = mg_model_info(s->model);
     int lanes = s->requests.n_lanes < API_MAX_SAMPLES ? s->requests.n_lanes : API_MAX_SAMPLES;
-    int64_t start = serve_clock(), now = start, tokens = 0;
+    int64_t start = clock_ns(), now = start, tokens = 0;
     while (now - start < 200000000) {
         for (int i = 0; i < lanes; i++) {
             struct mg_job job = {.kind = MG_GENERATE, .temperature = 1e9, .seed = (uint64_t)i};
             mg_batch_admit(s->batch, &job, NULL);
         }
-        for (int n = 1; n > 0 && now - start < 200000000; now = serve_clock())
+        for (int n = 1; n > 0 && now - start < 200000000; now = clock_ns())
             tokens += n = mg_batch_step(s->batch);
         for (int i = 0; i < lanes; i++) mg_batch_release(s->batch, i);
     }

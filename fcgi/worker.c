@@ -3,6 +3,7 @@
  * two waits is bounded, and no call in it waits for a client. */
 #include "worker.h"
 
+#include "clock.h"
 #include "log.h"
 #include "metrics.h"
 #include "startup.h"
@@ -143,7 +144,7 @@ static void look_at_sockets(struct worker *w) {
     int64_t ms = wait_ms(w);
     struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * MS};
     int ready = ppoll(w->polled, (nfds_t)n, &t, &w->waiting_mask);
-    s->now_ns = w->last_poll_ns = serve_clock();
+    s->now_ns = w->last_poll_ns = clock_ns();
     if (ready <= 0) return;
     for (int i = 0; i < w->n_conns; i++)
         if (w->polled[n_listen + i].revents)
@@ -221,7 +222,7 @@ static void act_on_signals(struct worker *w) {
 
 static void run_loop(struct worker *w) {
     struct server *s = &w->server;
-    s->now_ns = serve_clock();
+    s->now_ns = clock_ns();
     while (!is_drained(w)) {
         if (w->moved == 0 || s->now_ns - w->last_poll_ns >= POLL_EVERY_NS) {
             metrics_gauges(s->requests.n_busy, s->requests.n_waiting, conn_count(s->pool));
@@ -326,7 +327,7 @@ int worker_cgi(const struct config *config) {
         return rc;
     }
     signal(SIGPIPE, SIG_IGN);
-    s.now_ns = serve_clock();
+    s.now_ns = clock_ns();
     serve_request(&s, conn_cgi(s.pool, s.now_ns));
     while (conn_count(s.pool) > 0) {
         serve_step(&s);
