@@ -53,6 +53,8 @@ $(KERNELS:%=$(B)/core/kernels_%.o): $(B)/core/kernels_%.o: core/kernels.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(KFLAGS_$*) -DMG_ISA=$* -c -o $@ $<
 $(B)/core/ops_blis.o: ALLCFLAGS += -isystem $(BLIS_INC)
+# the elementwise loops of training: -O3 for the vectoriser
+$(B)/core/cli/vec.o $(B)/core/cli/adam.o: ALLCFLAGS += -O3
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) -c -o $@ $<

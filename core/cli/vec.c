@@ -9,14 +9,14 @@
 
 enum { LANES = 16 };
 
-static float add_lanes(const float *l) {
+static inline float add_lanes(const float *l) {
     float a[8], b[4];
     for (int i = 0; i < 8; i++) a[i] = l[i] + l[i + 8];
     for (int i = 0; i < 4; i++) b[i] = a[i] + a[i + 4];
     return (b[0] + b[2]) + (b[1] + b[3]);
 }
 
-static float dot(int n, const float *x, const float *y) {
+static inline float dot(int n, const float *x, const float *y) {
     float l[LANES] = {0};
     int i = 0;
     for (; i + LANES <= n; i += LANES)
@@ -25,26 +25,26 @@ static float dot(int n, const float *x, const float *y) {
     return add_lanes(l);
 }
 
-float vec_rmsnorm(int n, const float *x, float *y) {
+VEC_CLONES float vec_rmsnorm(int n, const float *x, float *y) {
     float s = 1.0f / sqrtf(dot(n, x, x) / (float)n + 1e-5f);
     for (int i = 0; i < n; i++) y[i] = x[i] * s;
     return s;
 }
 
-void vec_rmsnorm_grad(int n, const float *dy, const float *y, float s, float *dx) {
+VEC_CLONES void vec_rmsnorm_grad(int n, const float *dy, const float *y, float s, float *dx) {
     float m = dot(n, dy, y) / (float)n;
     for (int i = 0; i < n; i++) dx[i] += s * (dy[i] - y[i] * m);
 }
 
-void vec_relu(size_t n, float *x) {
+VEC_CLONES void vec_relu(size_t n, float *x) {
     for (size_t i = 0; i < n; i++) x[i] = x[i] > 0.0f ? x[i] : 0.0f;
 }
 
-void vec_relu_grad(size_t n, const float *y, float *dy) {
+VEC_CLONES void vec_relu_grad(size_t n, const float *y, float *dy) {
     for (size_t i = 0; i < n; i++) dy[i] = y[i] > 0.0f ? dy[i] : 0.0f;
 }
 
-void vec_add(size_t n, const float *x, float *y) {
+VEC_CLONES void vec_add(size_t n, const float *x, float *y) {
     for (size_t i = 0; i < n; i++) y[i] += x[i];
 }
 
@@ -70,7 +70,7 @@ static inline float exp_negative(float x) {
     return p * scale;
 }
 
-static float max_of(int n, const float *p) {
+static inline float max_of(int n, const float *p) {
     float l[LANES];
     for (int j = 0; j < LANES; j++) l[j] = p[0];
     int i = 0;
@@ -82,7 +82,7 @@ static float max_of(int n, const float *p) {
     return m;
 }
 
-float vec_softmax(int n, int full, float *p) {
+VEC_CLONES float vec_softmax(int n, int full, float *p) {
     float max = max_of(n, p);
     float l[LANES] = {0};
     for (int i = 0; i < n; i++) p[i] = exp_negative(p[i] - max);
@@ -97,7 +97,7 @@ float vec_softmax(int n, int full, float *p) {
     return max + logf(sum);
 }
 
-void vec_softmax_grad(int n, const float *p, float scale, float *ds) {
+VEC_CLONES void vec_softmax_grad(int n, const float *p, float scale, float *ds) {
     float m = dot(n, p, ds);
     for (int i = 0; i < n; i++) ds[i] = p[i] * (ds[i] - m) * scale;
 }

@@ -7,6 +7,14 @@
 
 #include <stddef.h>
 
+/* Before a function: compile it for wider vectors too, the loader picks. Without contraction of
+ * products and sums (Makefile) all versions give the same bits. */
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__)
+#define VEC_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
+#else
+#define VEC_CLONES
+#endif
+
 /* y[i] = x[i] * s with s = 1 / sqrt(mean(x^2) + 1e-5), which is returned. */
 float vec_rmsnorm(int n, const float *x, float *y);
 /* dx[i] += the gradient of the norm, from dy and what vec_rmsnorm gave (y, s). */
