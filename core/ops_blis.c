@@ -8,6 +8,12 @@
 #include <blis.h>
 #include "gemm.h"
 
+#include <pthread.h>
+#include <stdlib.h>
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
+
 enum { SCRATCH = 1 << 18 }; /* floats: weights widened at a time */
 
 static struct mg_ops blis_ops;
@@ -15,7 +21,27 @@ static const struct mg_ops *native_ops;
 static _Thread_local float
     scratch[SCRATCH]; /* bounded; touched with f16 and bf16 weights only */
 
+/* AMD processors that are newer than this BLIS get its generic kernels, several times slower than
+ * what they can run: choose for them, by the variable that BLIS reads when it starts, unless
+ * the operator did. */
+static void choose_kernels(void) {
+#ifdef __x86_64__
+    unsigned a = 0, b = 0, c = 0, d = 0;
+    __get_cpuid(0, &a, &b, &c, &d);
+    const int is_amd = b == signature_AMD_ebx && c == signature_AMD_ecx;
+    __get_cpuid(1, &a, &b, &c, &d);
+    const unsigned family = (a >> 8 & 15) + (a >> 20 & 255);
+    if (!is_amd || family <= 0x19 || !__builtin_cpu_supports("avx2")) return;
+    const int wide = __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    char type[12];
+    snprintf(type, sizeof type, "%d", wide ? BLIS_ARCH_SKX : BLIS_ARCH_HASWELL);
+    setenv("BLIS_ARCH_TYPE", type, 0);
+#endif
+}
+
 static rntm_t one_thread(int small_kernels) {
+    static pthread_once_t once = PTHREAD_ONCE_INIT;
+    pthread_once(&once, choose_kernels);
     rntm_t rt = BLIS_RNTM_INITIALIZER;
     bli_rntm_set_num_threads(1, &rt);
     if (!small_kernels) bli_rntm_disable_l3_sup(&rt);
