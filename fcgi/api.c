@@ -11,6 +11,7 @@
 enum { EXCERPT = 40 }; /* characters of the client's text that an error may echo */
 
 struct check {
+    int compat_05;
     const struct document *d;
     const struct mg_model *model;
     struct api_request *r;
@@ -60,7 +61,8 @@ static int read_common(const struct check *c, int *has_max_tokens) {
     *has_max_tokens = m && !json_is_null(m);
     if (t && document_number(c->d, t, &c->r->temperature) < 0)
         return fail(c, 422, "\"temperature\" must be a number");
-    if (s && !json_is_boolean(s)) return fail(c, 422, "\"stream\" must be true or false");
+    if (s && !json_is_boolean(s) && !c->compat_05)
+        return fail(c, 422, "\"stream\" must be true or false");
     c->r->stream = json_is_true(s);
     if (read_u64(c, "seed", 0, &c->r->seed) < 0) return -1;
     return read_u64(c, "max_tokens", 1, &c->r->max_tokens);
@@ -148,8 +150,8 @@ static int parse_chat(const struct check *c, int32_t *tokens) {
 }
 
 int api_parse(const struct document *d, enum mg_kind kind, const struct mg_model *model,
-              struct api_request *r, int32_t *tokens, struct api_error *err) {
-    struct check c = {.d = d, .model = model, .r = r, .err = err};
+              int compat_05, struct api_request *r, int32_t *tokens, struct api_error *err) {
+    struct check c = {compat_05, d, model, r, err};
     *r = (struct api_request){.kind = kind, .temperature = 0.5, .seed = 42};
     if (!json_is_object(d->root)) return fail(&c, 400, "the body must be a JSON object");
     return kind == MG_CHAT ? parse_chat(&c, tokens) : parse_generate(&c);

@@ -25,8 +25,10 @@ struct api_error {
     char text[320];
 };
 
-/* Check d (the body) for an endpoint of this kind and fill *r; tokens: room for block_size ids. 0 or -1. */
+/* Check d (the body) for an endpoint of this kind and fill *r; tokens: room for block_size ids.
+ * compat_05: a `stream` that is not a bool is ignored, as 0.5.0 did (its recorded requests have
+ * them). 0 or -1. */
 int api_parse(const struct document *d, enum mg_kind kind, const struct mg_model *,
-              struct api_request *r, int32_t *tokens, struct api_error *err);
+              int compat_05, struct api_request *r, int32_t *tokens, struct api_error *err);
 
 #endif

@@ -4,7 +4,7 @@
  * Jansson's integers are signed 64 bit, and one longer digit string fails the whole document. So a
  * body that holds an integer of 19 digits or more (rare) is rewritten before it is parsed:
  *   2^63 ... 2^64-1   become the negative integers -1 ... -2^63
- *   beyond 2^64-1     become reals of about the same value (at most 1e308)
+ *   beyond 2^64-1     become reals of about the same value (at most DBL_MAX)
  *   negative integers become reals, so that they cannot be taken for the first kind
  * The API has no field that takes a negative integer, so nothing is lost. */
 #include "document.h"
@@ -114,7 +114,7 @@ static size_t encode_integer(const char *s, const char *end, char *out) {
         return n;
     }
     if (parse_u64(s, end, &v) < 0) {
-        if (n > 308) return (size_t)snprintf(out, n, "1e308");
+        if (n > 308) return (size_t)snprintf(out, n, "%.17g", DBL_MAX);
         return (size_t)snprintf(out, n + 4, "%c.%.15se%zu", s[0], s + 1, n - 1);
     }
     if (v <= INT64_MAX) {

@@ -7,6 +7,7 @@
 #define DOCUMENT_H
 
 #include <jansson.h>
+#include <float.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -32,8 +33,8 @@ enum document_status document_parse(struct document *, char *body, size_t len);
 
 /* v as an integer 0 ... 2^64-1; -1 if it is anything else. */
 int document_u64(const struct document *, const json_t *v, uint64_t *out);
-/* v as a number; -1 if it is none. An integer too long for a double is DOCUMENT_HUGE. */
-#define DOCUMENT_HUGE 1e308
+/* v as a number; -1 if it is none. A number beyond a double, or an integer beyond Jansson, is DOCUMENT_HUGE. */
+#define DOCUMENT_HUGE DBL_MAX
 int document_number(const struct document *, const json_t *v, double *out);
 
 #endif

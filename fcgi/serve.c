@@ -115,7 +115,7 @@ static int parse_body(struct server *s, struct request *r, struct api_error *err
         return -1;
     }
     enum mg_kind kind = r->endpoint == EP_CHAT ? MG_CHAT : MG_GENERATE;
-    return api_parse(&d, kind, s->model, &r->api, r->tokens, err);
+    return api_parse(&d, kind, s->model, s->config->compat_05, &r->api, r->tokens, err);
 }
 
 /* Refuse a request that has its slot but no lane. */

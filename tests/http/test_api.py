@@ -4,10 +4,9 @@ import array
 
 import pytest
 
-import lib
 import models
 import stack
-from lib import CHAT, GENERATE, ask, chat, generate, says
+from lib import CHAT, ask, chat, generate, says
 
 TOP = 2 ** 64 - 1
 WHITE_SPACE = [*range(9, 14), 0x20, 0x85, 0xA0, 0x1680, *range(0x2000, 0x200B), 0x2028, 0x2029, 0x202F, 0x205F, 0x3000]
@@ -284,7 +283,7 @@ def test_messages_missing(chat_stack):
     fails(chat(chat_stack.port, {"messages": []}), 400, "messages")
 
 
-@pytest.mark.parametrize("role", ["system", "User", "", "user ", "tool", "\u00fcser", "end_turn", "bos"])
+@pytest.mark.parametrize("role", ["system", "User", "", "user ", "tool", "end_turn", "bos"])
 def test_unknown_role(chat_stack, role):
     messages = [{"role": "user", "content": "x"}, {"role": role, "content": "x"}]
     text = fails(chat(chat_stack.port, {"messages": messages}), 400, "messages[1]", "unknown role")

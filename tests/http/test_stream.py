@@ -43,8 +43,9 @@ def test_exact_bytes(chat_stack):
 
 
 def test_generate_exact_bytes(names_stack):
-    text = generate(names_stack.port, {"max_tokens": 2}).json()["samples"][0]
-    with lib.Stream(names_stack.port, GENERATE, {"max_tokens": 2}) as s:
+    body = {"max_tokens": 2, "temperature": 0}
+    text = generate(names_stack.port, body).json()["samples"][0]
+    with lib.Stream(names_stack.port, GENERATE, body) as s:
         list(s.events())
         raw = s.raw.decode()
     assert len(text) == 2
