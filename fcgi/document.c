@@ -9,6 +9,7 @@
  * The API has no field that takes a negative integer, so nothing is lost. */
 #include "document.h"
 
+#include <setjmp.h>
 #include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,7 +18,7 @@ static struct {
     char *base;
     size_t used, limit; /* limit: what document_alloc may use now */
     size_t max_json, size, touched;
-    int failed; /* an allocation was refused since the last reset */
+    jmp_buf *full; /* where a parse ends when the arena is full; NULL = refuse */
 } arena;
 
 enum { KEEP_RESIDENT = 256 << 10, LONG_DIGITS = 19 };
@@ -25,7 +26,7 @@ enum { KEEP_RESIDENT = 256 << 10, LONG_DIGITS = 19 };
 void *document_alloc(size_t n) {
     size_t need = (n + 15) & ~(size_t)15;
     if (need < n || need > arena.limit - arena.used) {
-        arena.failed = 1;
+        if (arena.full) longjmp(*arena.full, 1);
         return NULL;
     }
     void *p = arena.base + arena.used;
@@ -56,7 +57,6 @@ void document_reset(void) {
         arena.touched = KEEP_RESIDENT;
     }
     arena.used = 0;
-    arena.failed = 0;
     arena.limit = arena.size;
 }
 
@@ -132,13 +132,12 @@ static int has_long_integer(char *body, size_t len) {
     return 0;
 }
 
-/* The rewritten body in the arena, NULL when that is full. */
+/* The rewritten body, in the arena. */
 static char *encode_body(char *body, size_t len, size_t *out_len) {
     char *p = body, *from = body, *token;
     size_t n_tokens = 0, digits, n = 0;
     while (next_number(&p, body + len, &digits)) n_tokens++;
     char *out = document_alloc(len + 4 * n_tokens + 4);
-    if (!out) return NULL;
     p = body;
     while ((token = next_number(&p, body + len, &digits))) {
         memcpy(out + n, from, (size_t)(token - from));
@@ -161,7 +160,7 @@ static void blank_long_integers(char *body, size_t len) {
     char *p = body, *token;
     size_t digits;
     while ((token = next_number(&p, body + len, &digits))) {
-        if (digits < LONG_DIGITS) continue;
+        if (digits < LONG_DIGITS || token[*token == '-'] == '0') continue;
         memset(token, ' ', (size_t)(p - token));
         p[-1] = '1';
     }
@@ -178,23 +177,28 @@ static enum document_status parse(struct document *d, char *body, size_t len) {
     size_t n = len;
     char *text = body;
     d->encoded = has_long_integer(body, len);
-    if (d->encoded && !(text = encode_body(body, len, &n))) return DOCUMENT_TOO_BIG;
+    if (d->encoded) text = encode_body(body, len, &n);
     d->root = load(text, n, &error);
     if (d->root) return DOCUMENT_OK;
-    if (d->encoded && !arena.failed) {
+    if (d->encoded) {
         blank_long_integers(body, len);
         if (load(body, len, &error)) snprintf(error.text, sizeof error.text, "bad number");
     }
-    if (arena.failed) return DOCUMENT_TOO_BIG;
     snprintf(d->error, sizeof d->error, "line %d, column %d: %s", error.line, error.column,
              error.text);
     return DOCUMENT_BROKEN;
 }
 
+/* Jansson's parser does not survive a refused allocation everywhere (an assertion in its lexer
+ * aborts), so it is left by longjmp. It keeps nothing outside the arena, so nothing leaks. */
 enum document_status document_parse(struct document *d, char *body, size_t len) {
-    arena.limit = arena.max_json;
+    volatile enum document_status status = DOCUMENT_TOO_BIG;
+    jmp_buf full;
     memset(d, 0, sizeof *d);
-    enum document_status status = parse(d, body, len);
+    arena.limit = arena.max_json;
+    arena.full = &full;
+    if (setjmp(full) == 0) status = parse(d, body, len);
+    arena.full = NULL;
     arena.limit = arena.size;
     return status;
 }
