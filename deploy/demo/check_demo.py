@@ -1,6 +1,6 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Judge the bundled models by what they say: check_demo.py [path of microgpt].
+"""Judge the demo models by what they say: check_demo.py [MICROGPT [FOLDER of chat/ and names/]].
 
 chat: six canonical questions and twenty paraphrases that the corpus does not hold, each with the
 seeds 1 to 50 at temperature 0.5. Every reply must be made of words the corpus's assistant uses,
@@ -37,11 +37,11 @@ VOWELS = "aeiouy"
 CLUSTERS = re.compile(r"nchr|chst|ldtr|ndrz|nnfr|ngsl|rngr|lschm|rtr|ntr|str|chr|thr|phr|sch")
 
 
-def ask(program, seed, prompts):
+def ask(program, models, seed, prompts):
     """The reply to each prompt, alone in its conversation."""
     script = "".join(prompt + "\n/clear\n" for prompt in prompts)
     run = subprocess.run(
-        [program, "chat", "--model", str(HERE / "chat"), "--temperature", TEMPERATURE,
+        [program, "chat", "--model", str(models / "chat"), "--temperature", TEMPERATURE,
          "--seed", str(seed)], input=script, capture_output=True, text=True, check=True)
     replies = run.stdout.splitlines()
     assert len(replies) == len(prompts), run.stdout
@@ -64,11 +64,11 @@ def judge(reply, topic, topics, words):
     }
 
 
-def check_chat(program):
+def check_chat(program, models):
     topics, _ = make_corpus.read_topics()
     words = {w for t in topics.values() for a in t.answers for w in split_words(a)}
     questions = CANONICAL + make_corpus.read_paraphrases()
-    replies = {seed: ask(program, seed, [q for _, q in questions]) for seed in SEEDS}
+    replies = {seed: ask(program, models, seed, [q for _, q in questions]) for seed in SEEDS}
     total, each, faults = Counter(), defaultdict(Counter), []
     for i, (topic, question) in enumerate(questions):
         for seed in SEEDS:
@@ -104,12 +104,12 @@ def pronounceable(name):
                for run in re.split(f"[{VOWELS}]+", name))
 
 
-def check_names(program):
+def check_names(program, models):
     known = set((HERE / "names" / "names.txt").read_text(encoding="ascii").split())
     names = []
     for seed in range(1, 201, 50):
         run = subprocess.run(
-            [program, "generate", "--model", str(HERE / "names"), "--num-samples", "50",
+            [program, "generate", "--model", str(models / "names"), "--num-samples", "50",
              "--temperature", TEMPERATURE, "--seed", str(seed), "--json"],
             capture_output=True, text=True, check=True)
         names += json.loads(run.stdout)["samples"]
@@ -126,7 +126,12 @@ def check_names(program):
             and most <= len(names) / 4)
 
 
+def main(args):
+    program = args[0] if args else str(HERE.parents[1] / "build" / "microgpt")
+    models = Path(args[1]) if len(args) > 1 else HERE
+    verdicts = [check_chat(program, models), check_names(program, models)]
+    return 0 if all(verdicts) else 1
+
+
 if __name__ == "__main__":
-    microgpt = sys.argv[1] if len(sys.argv) > 1 else str(HERE.parents[1] / "build" / "microgpt")
-    verdicts = [check_chat(microgpt), check_names(microgpt)]
-    sys.exit(0 if all(verdicts) else 1)
+    sys.exit(main(sys.argv[1:]))
