@@ -105,4 +105,4 @@ soak:    ## what takes longer than a test run should: load, leaks, reloads
 
 clean:   ## remove build/
 	rm -rf $(B)
--include $(shell find $(B) -name '*.d' 2>/dev/null)
+-include $(shell find $(B)/core $(B)/fcgi $(B)/tests -name '*.d' -type f 2>/dev/null)

@@ -6,6 +6,7 @@
 #include "clock.h"
 #include "log.h"
 #include "metrics.h"
+#include "notify.h"
 #include "startup.h"
 
 #include <errno.h>
@@ -179,6 +180,7 @@ static void begin_drain(struct worker *w, const char *why) {
     w->drain_until_ns = s->now_ns + s->config->drain_timeout_ms * MS;
     metrics_worker(WORKER_DRAINING, s->requests.n_lanes, s->config->queue,
                    mg_model_info(s->model), NULL, NULL);
+    notify_send("STOPPING=1");
     log_info("%s: finishing %d requests", why, s->requests.n_live);
 }
 
@@ -227,6 +229,7 @@ static void run_loop(struct worker *w) {
         if (w->moved == 0 || s->now_ns - w->last_poll_ns >= POLL_EVERY_NS) {
             metrics_gauges(s->requests.n_busy, s->requests.n_waiting, conn_count(s->pool));
             metrics_heartbeat(s->now_ns);
+            notify_alive(s->now_ns);
             look_at_sockets(w);
             act_on_signals(w);
             sweep(w);
@@ -271,6 +274,7 @@ static void announce(struct worker *w) {
     log_info("ready: %s", text);
     if (w->start->ready_fd >= 0 && write(w->start->ready_fd, "R", 1) != 1)
         log_warn("the master does not listen: %s", strerror(errno));
+    notify_send("READY=1"); /* to systemd, which then is our master */
 }
 
 int worker_run(const struct worker_start *start) {

@@ -20,13 +20,14 @@ enum {
     CLI_NOPERM = 77,
 };
 
-enum cli_type { CLI_STRING, CLI_INT, CLI_SEED, CLI_REAL, CLI_FLAG };
+/* CLI_COUNT: a seed's range without 0; 0 stands for "not given". */
+enum cli_type { CLI_STRING, CLI_INT, CLI_SEED, CLI_COUNT, CLI_REAL, CLI_FLAG };
 
 struct cli_option {
     const char *name; /* without the dashes */
     const char *arg;  /* what stands for the value in the help text, NULL for a flag */
     enum cli_type type;
-    void *value;      /* const char **, int64_t *, uint64_t *, double *, int * */
+    void *value;      /* const char **, int64_t *, uint64_t * (2), double *, int * */
     double min, max;  /* of CLI_INT and CLI_REAL */
     const char *help;
     int given;        /* set by cli_parse */
@@ -44,6 +45,9 @@ struct cli_command {
  * exit code: 0 after --help was printed, CLI_USAGE after a complaint. */
 int cli_parse(const struct cli_command *, struct cli_option *, int argc, char **argv,
               const char **word);
+
+/* Was the option of that name on the command line? */
+int cli_given(const struct cli_option *, const char *name);
 
 /* Print "microgpt: text" to stderr; return code. */
 int cli_error(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));

@@ -5,6 +5,7 @@
 #include "corpus.h"
 
 #include "cli.h"
+#include "utf8.h"
 
 #include <errno.h>
 #include <fcntl.h>
@@ -59,29 +60,13 @@ static int end_doc(struct reader *r) {
 
 /* ---- characters ------------------------------------------------------------------------- */
 
-/* Decode one character at p < end into *code: its length, or 0 when it is not UTF-8. */
-static int decode(const unsigned char *p, const unsigned char *end, int32_t *code) {
-    static const int32_t least[] = {0, 0, 0x80, 0x800, 0x10000};
-    int n = *p < 0x80 ? 1 : *p >= 0xC2 && *p < 0xE0 ? 2 : (*p & 0xF0) == 0xE0 ? 3
-            : *p >= 0xF0 && *p < 0xF5 ? 4 : 0;
-    if (n == 0 || n > end - p) return 0;
-    int32_t c = n == 1 ? *p : *p & (0xFF >> (n + 1));
-    for (int i = 1; i < n; i++) {
-        if ((p[i] & 0xC0) != 0x80) return 0;
-        c = c << 6 | (p[i] & 0x3F);
-    }
-    if (c < least[n] || c >= N_CODES || (c >= 0xD800 && c < 0xE000)) return 0;
-    *code = c;
-    return n;
-}
-
 /* Append the characters of text. Complains about what is not UTF-8 and about NUL, with the column
  * (in characters) or, for JSON, the message. */
 static int add_text(struct reader *r, const char *text, size_t len, const char *where) {
-    const unsigned char *p = (const unsigned char *)text, *end = p + len;
+    const char *p = text, *end = p + len;
     for (int64_t column = 1; p < end; column++) {
         int32_t code = 0;
-        int n = decode(p, end, &code);
+        int n = utf8_decode(p, end, &code);
         if (n == 0 || code == 0)
             return cli_error(CLI_DATA, "%s:%lld:%lld: %s%s", r->opt->path, (long long)r->line,
                              (long long)column, where,

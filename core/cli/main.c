@@ -8,6 +8,14 @@
 static const struct cli_command commands[] = {
     {"train", "--input FILE --output DIR [options]", "Train a checkpoint from a text file.",
      train_main},
+    {"info", "[--json] DIR", "Say what a checkpoint is and what serving it takes.", info_main},
+    {"check", "[--json] DIR", "Do with a checkpoint what the service does at start.",
+     check_main},
+    {"generate", "--model DIR [options]", "Print samples, as the HTTP endpoint gives them.",
+     generate_main},
+    {"chat", "--model DIR [options]", "Talk to a model.", chat_main},
+    {"export", "--model DIR --output DIR [options]", "Write a checkpoint for serving only.",
+     export_main},
     {0},
 };
 

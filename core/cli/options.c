@@ -31,7 +31,7 @@ void cli_note(const char *fmt, ...) {
 int cli_model_error(const struct mg_error *err) {
     static const int code[] = {
         [MG_EINPUT] = CLI_DATA,   [MG_ENOFILE] = CLI_NOINPUT, [MG_EFILE] = CLI_DATA,
-        [MG_ENOMEM] = CLI_SYSTEM, [MG_ESYSTEM] = CLI_SYSTEM,  [MG_ENUMERIC] = CLI_INTERNAL,
+        [MG_ENOMEM] = CLI_SYSTEM, [MG_ESYSTEM] = CLI_SYSTEM,  [MG_ENUMERIC] = CLI_DATA,
     };
     return cli_error(code[err->code] ? code[err->code] : CLI_INTERNAL, "%s", err->text);
 }
@@ -53,6 +53,7 @@ static void print_default(const struct cli_option *o) {
         break;
     case CLI_SEED: printf(" (default %llu)", *(unsigned long long *)o->value); break;
     case CLI_REAL: printf(" (default %g)", *(double *)o->value); break;
+    case CLI_COUNT:
     case CLI_FLAG: break;
     }
 }
@@ -86,9 +87,10 @@ static int set_seed(const struct cli_option *o, const char *s) {
     char *end;
     errno = 0;
     unsigned long long v = strtoull(s, &end, 10);
-    if (errno || *s < '0' || *s > '9' || *end)
-        return cli_error(CLI_USAGE, "--%s: '%s' is not a whole number from 0 to 2^64 - 1",
-                         o->name, s);
+    unsigned least = o->type == CLI_COUNT;
+    if (errno || *s < '0' || *s > '9' || *end || v < least)
+        return cli_error(CLI_USAGE, "--%s: '%s' is not a whole number from %u to 2^64 - 1",
+                         o->name, s, least);
     *(uint64_t *)o->value = v;
     return 0;
 }
@@ -108,7 +110,8 @@ static int set_value(struct cli_option *o, const char *s) {
     switch (o->type) {
     case CLI_STRING: *(const char **)o->value = s; return 0;
     case CLI_INT: return set_int(o, s);
-    case CLI_SEED: return set_seed(o, s);
+    case CLI_SEED:
+    case CLI_COUNT: return set_seed(o, s);
     case CLI_REAL: return set_real(o, s);
     case CLI_FLAG: *(int *)o->value = 1; return 0;
     }
@@ -121,6 +124,11 @@ static struct cli_option *find_option(struct cli_option *o, const char *name, si
     for (; o->name; o++)
         if (strlen(o->name) == len && memcmp(o->name, name, len) == 0) return o;
     return NULL;
+}
+
+int cli_given(const struct cli_option *table, const char *name) {
+    struct cli_option *o = find_option((struct cli_option *)table, name, strlen(name));
+    return o && o->given;
 }
 
 /* One option at argv[*i]; steps over its value. */

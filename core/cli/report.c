@@ -20,11 +20,12 @@ static double now(void) {
     return (double)t.tv_sec + 1e-9 * (double)t.tv_nsec;
 }
 
-void report_begin(struct report *r, int64_t step, int64_t steps) {
+void report_begin(struct report *r, int64_t step, int64_t steps, int64_t eval_least) {
     *r = (struct report){.steps = steps, .first_step = step, .last_loss = NAN,
                          .last_eval = NAN};
     r->row_every = steps > 500 ? steps / 500 : 1;
-    int64_t rows = (steps / 20 + r->row_every - 1) / r->row_every;
+    int64_t between = steps / 20 > eval_least ? steps / 20 : eval_least;
+    int64_t rows = (between + r->row_every - 1) / r->row_every;
     r->eval_every = r->row_every * (rows > 0 ? rows : 1);
     r->tty = isatty(STDERR_FILENO);
     r->began = r->shown = now();

@@ -27,8 +27,9 @@ struct report {
     int64_t first_step, tokens;
 };
 
-/* step: already done (resume). Rows of earlier steps are put in by report_load. */
-void report_begin(struct report *, int64_t step, int64_t steps);
+/* step: already done (resume); rows of earlier steps are put in by report_load. eval_least: the
+ * fewest steps between two evaluations. */
+void report_begin(struct report *, int64_t step, int64_t steps, int64_t eval_least);
 void report_free(struct report *);
 
 int report_wants_eval(const struct report *, int64_t step);

@@ -7,6 +7,7 @@
 #include "adam.h"
 #include "cli.h"
 #include "random.h"
+#include "state.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -99,6 +100,15 @@ static int open_trainer(struct run *r) {
     return r->trainer ? 0 : out_of_memory();
 }
 
+/* Evaluations may cost a tenth of the training: a forward pass is a third of a step. */
+void run_begin_report(struct run *r, int64_t step) {
+    double held_out = 0, all = 0;
+    for (int32_t i = 0; i < r->n_eval; i++) held_out += r->held_out[i].n;
+    for (int32_t i = 0; i < r->corpus.n_docs; i++) all += r->corpus.docs[i].n;
+    double per_step = all / r->corpus.n_docs * (double)r->opt.batch_size;
+    report_begin(&r->report, step, r->opt.steps, (int64_t)(held_out / (0.3 * per_step)));
+}
+
 int run_start(struct run *r, const struct run_options *opt, const char *input) {
     *r = (struct run){.opt = *opt, .epoch = -1};
     int rc = open_corpus(r, input, NULL, 0);
@@ -106,8 +116,20 @@ int run_start(struct run *r, const struct run_options *opt, const char *input) {
     if (rc) return rc;
     struct random rng = random_begin(opt->seed, STREAM_WEIGHTS);
     random_normal(&rng, 0.08f, r->trainer->n_params, r->trainer->params);
-    report_begin(&r->report, 0, opt->steps);
+    run_begin_report(r, 0);
     return 0;
+}
+
+int run_resume(struct run *r, const struct run_options *opt, const char *input,
+               const char *dir) {
+    *r = (struct run){.opt = *opt, .epoch = -1};
+    uint32_t *chars = NULL;
+    int n_chars = 0;
+    int rc = state_chars(dir, &chars, &n_chars);
+    if (!rc) rc = open_corpus(r, input, chars, n_chars);
+    free(chars);
+    if (!rc) rc = open_trainer(r);
+    return rc ? rc : state_load(r, dir);
 }
 
 void run_close(struct run *r) {

@@ -8,6 +8,8 @@
 #include "report.h"
 #include "trainer.h"
 
+enum { RUN_MAX_BATCH = 1 << 16 };
+
 struct run_options {
     int64_t steps, warmup_steps, batch_size;
     int64_t n_embd, n_head, n_layer, block_size;
@@ -39,6 +41,9 @@ void run_close(struct run *);
 
 /* Options of the run that was saved in dir (all but threads). 0 or an exit code. */
 int run_read_options(const char *dir, struct run_options *);
+
+/* Start the report of a run that has done so many steps. */
+void run_begin_report(struct run *, int64_t step);
 
 /* One step, with what it tells. */
 int run_step(struct run *);

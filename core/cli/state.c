@@ -2,14 +2,15 @@
  * state.c - a run to a checkpoint directory and back (run.h): meta.json and train_state.json, the
  * weights and Adam's moments. Floats go through files as bits, doubles as 17 digits, so a
  * resumed run continues with the very same numbers. */
-#include "run.h"
+#include "state.h"
 
+#include "../error.h"
 #include "../file.h"
-#include "../json.h"
 #include "../meta.h"
 #include "cli.h"
 
-#include <fcntl.h>
+#include <errno.h>
+#include <limits.h>
 #include <string.h>
 #include <unistd.h>
 
@@ -41,6 +42,7 @@ static json_t *make_meta(const struct run *r) {
     return meta;
 }
 
+/* Read back by read_state, name for name. */
 static json_t *make_state(const struct run *r) {
     const struct run_options *o = &r->opt;
     char digest[17];
@@ -65,5 +67,117 @@ int run_save(const struct run *r, const char *dir) {
     if (!rc) rc = report_save(&r->report, s);
     if (!rc) return save_commit(s);
     save_abort(s);
+    return rc;
+}
+
+/* ---- reading ---------------------------------------------------------------------------- */
+
+struct state {
+    int64_t step;
+    double loss_sum;
+    int64_t loss_count;
+    char digest[17];
+};
+
+/* train_state.json of dir as options and state. */
+static int read_state(const char *dir, struct run_options *o, struct state *st) {
+    struct mg_error err = {0};
+    char path[PATH_MAX];
+    json_error_t e;
+    json_int_t seed;
+    const char *digest;
+    snprintf(path, sizeof path, "%s/train_state.json", dir);
+    if (access(path, R_OK) != 0) {
+        mg_fail(&err, MG_ENOFILE, "cannot resume from %s: %s", dir, strerror(errno));
+        return cli_model_error(&err);
+    }
+    json_t *j = json_load_file(path, 0, &e);
+    if (!j) return cli_error(CLI_DATA, "%s:%d:%d: %s", path, e.line, e.column, e.text);
+    json_int_t step, steps, warmup, batch, count;
+    int rc = json_unpack_ex(j, &e, 0, "{s:I,s:I,s:F,s:I,s:I,s:I,s:F,s:b,s:b,s:s,s:F,s:I}",
+                            "step", &step, "steps", &steps, "lr", &o->lr, "warmup_steps",
+                            &warmup, "batch_size", &batch, "seed", &seed, "eval", &o->eval,
+                            "chat", &o->chat, "skip_long", &o->skip_long, "corpus_digest",
+                            &digest, "loss_sum", &st->loss_sum, "loss_count", &count);
+    if (rc == 0) {
+        o->steps = steps, o->warmup_steps = warmup, o->batch_size = batch;
+        o->seed = (uint64_t)seed, st->step = step, st->loss_count = count;
+        snprintf(st->digest, sizeof st->digest, "%s", digest);
+    }
+    json_decref(j);
+    if (rc != 0) return cli_error(CLI_DATA, "%s: %s", path, e.text);
+    if (o->steps < 1 || o->batch_size < 1 || o->batch_size > RUN_MAX_BATCH || st->step < 0 ||
+        o->warmup_steps < 0 || !(o->eval >= 0 && o->eval < 1) || !(o->lr > 0))
+        return cli_error(CLI_DATA, "%s: a value is out of range", path);
+    return 0;
+}
+
+static int read_meta(const char *dir, struct mg_meta *meta) {
+    struct mg_error err = {0};
+    int fd = mg_dir_open(dir, &err);
+    int rc = fd < 0 ? -1 : mg_meta_read(fd, dir, meta, &err);
+    if (fd >= 0) close(fd);
+    return rc ? cli_model_error(&err) : 0;
+}
+
+int run_read_options(const char *dir, struct run_options *o) {
+    struct state st;
+    struct mg_meta meta = {0};
+    int rc = read_meta(dir, &meta);
+    if (!rc) {
+        o->n_embd = meta.n_embd, o->n_head = meta.n_head, o->n_layer = meta.n_layer;
+        o->block_size = meta.block_size;
+        rc = read_state(dir, o, &st);
+    }
+    mg_meta_free(&meta);
+    return rc;
+}
+
+/* One file of tensors into an array of net_params floats. */
+static int read_tensors(const char *dir, const char *name, const struct net_shape *s,
+                        float *out) {
+    struct mg_error err = {0};
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/%s", dir, name);
+    struct mg_weights *w = mg_weights_open(path, &err);
+    int rc = w ? 0 : -1;
+    for (int i = 0; !rc && i < net_tensors(s); i++) {
+        struct net_tensor t = net_tensor(s, i);
+        struct mg_matrix m;
+        rc = mg_weights_bind(w, t.name, t.rows, t.cols, &m, &err);
+        if (!rc && m.dtype != MG_F32)
+            rc = mg_fail(&err, MG_EFILE, "%s: %s is not F32: training needs full precision", path,
+                         t.name);
+        if (!rc) memcpy(out + t.at, m.data, (size_t)t.rows * (size_t)t.cols * sizeof *out);
+    }
+    mg_weights_close(w);
+    return rc ? cli_model_error(&err) : 0;
+}
+
+/* Everything of dir into a run whose corpus is read. */
+int state_load(struct run *r, const char *dir) {
+    struct run_options saved;
+    struct state st;
+    struct trainer *t = r->trainer;
+    int rc = read_state(dir, &saved, &st);
+    if (!rc) rc = read_tensors(dir, "weights.safetensors", &t->shape, t->params);
+    if (!rc) rc = read_tensors(dir, "optimizer_m.safetensors", &t->shape, t->m);
+    if (!rc) rc = read_tensors(dir, "optimizer_v.safetensors", &t->shape, t->v);
+    if (rc) return rc;
+    char digest[17];
+    snprintf(digest, sizeof digest, "%016llx", (unsigned long long)r->corpus.digest);
+    if (strcmp(digest, st.digest) != 0)
+        cli_note("warning: the corpus is not the one that %s was trained on", dir);
+    r->step = st.step;
+    run_begin_report(r, st.step);
+    r->report.sum = st.loss_sum, r->report.count = st.loss_count;
+    return report_load(&r->report, dir, st.step);
+}
+
+int state_chars(const char *dir, uint32_t **chars, int *n) {
+    struct mg_meta meta = {0};
+    int rc = read_meta(dir, &meta);
+    if (!rc) *chars = meta.chars, *n = meta.n_chars, meta.chars = NULL;
+    mg_meta_free(&meta);
     return rc;
 }

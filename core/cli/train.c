@@ -59,6 +59,47 @@ static int train(struct run *r, const struct command_line *c) {
     return r->step < r->opt.steps ? stop(r, c) : finish(r, c);
 }
 
+/* Options that the saved run fixes: given again they must be the same. */
+static int check_fixed(const struct cli_option *table, const struct run_options *given,
+                       const struct run_options *saved) {
+    const struct {
+        const char *name;
+        int64_t given, saved;
+    } fixed[] = {
+        {"n-embd", given->n_embd, saved->n_embd},
+        {"n-head", given->n_head, saved->n_head},
+        {"n-layer", given->n_layer, saved->n_layer},
+        {"block-size", given->block_size, saved->block_size},
+        {"batch-size", given->batch_size, saved->batch_size},
+        {"seed", (int64_t)given->seed, (int64_t)saved->seed},
+        {"chat", given->chat, saved->chat},
+        {"skip-long", given->skip_long, saved->skip_long},
+    };
+    for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
+        if (cli_given(table, fixed[i].name) && fixed[i].given != fixed[i].saved)
+            return cli_error(CLI_USAGE, "train: --%s %lld, but the run to resume has %lld",
+                             fixed[i].name, (long long)fixed[i].given,
+                             (long long)fixed[i].saved);
+    if (cli_given(table, "eval") && given->eval != saved->eval)
+        return cli_error(CLI_USAGE, "train: --eval %g, but the run to resume has %g",
+                         given->eval, saved->eval);
+    return 0;
+}
+
+/* Take the options of the run to resume, but for those that may change. */
+static int adopt(struct command_line *c, const struct cli_option *table) {
+    struct run_options given = c->run, saved = c->run;
+    int rc = run_read_options(c->resume, &saved);
+    if (!rc) rc = check_fixed(table, &given, &saved);
+    if (rc) return rc;
+    c->run = saved;
+    if (cli_given(table, "steps")) c->run.steps = given.steps;
+    if (cli_given(table, "lr")) c->run.lr = given.lr;
+    if (cli_given(table, "warmup-steps")) c->run.warmup_steps = given.warmup_steps;
+    if (!c->output) c->output = c->resume;
+    return 0;
+}
+
 static int check(const struct command_line *c) {
     const struct run_options *o = &c->run;
     if (!c->input) return cli_error(CLI_USAGE, "train: --input FILE is missing");
@@ -66,7 +107,8 @@ static int check(const struct command_line *c) {
     if (o->n_embd % o->n_head)
         return cli_error(CLI_USAGE, "train: --n-embd %lld is not a multiple of --n-head %lld",
                          (long long)o->n_embd, (long long)o->n_head);
-    return save_check(c->output, c->overwrite || c->resume);
+    int again = c->resume && strcmp(c->resume, c->output) == 0;
+    return save_check(c->output, c->overwrite || again);
 }
 
 int train_main(const struct cli_command *self, int argc, char **argv) {
@@ -83,7 +125,7 @@ int train_main(const struct cli_command *self, int argc, char **argv) {
         {"steps", "N", CLI_INT, &o->steps, 1, 1e9, "optimiser steps", 0},
         {"lr", "X", CLI_REAL, &o->lr, 1e-9, 10, "highest learning rate", 0},
         {"warmup-steps", "N", CLI_INT, &o->warmup_steps, 0, 1e9, "steps up to it", 0},
-        {"batch-size", "N", CLI_INT, &o->batch_size, 1, 1 << 16, "documents per step", 0},
+        {"batch-size", "N", CLI_INT, &o->batch_size, 1, RUN_MAX_BATCH, "documents per step", 0},
         {"n-embd", "N", CLI_INT, &o->n_embd, 1, 1 << 14, "width", 0},
         {"n-head", "N", CLI_INT, &o->n_head, 1, 1 << 14, "attention heads", 0},
         {"n-layer", "N", CLI_INT, &o->n_layer, 1, 1 << 10, "layers", 0},
@@ -93,17 +135,21 @@ int train_main(const struct cli_command *self, int argc, char **argv) {
         {"skip-long", NULL, CLI_FLAG, &o->skip_long, 0, 0,
          "drop documents longer than the context instead of cutting them", 0},
         {"checkpoint-every", "N", CLI_INT, &c.checkpoint_every, 0, 1e9, "save every N steps", 0},
+        {"resume", "DIR", CLI_STRING, &c.resume, 0, 0,
+         "go on with a run that was stopped; its options hold, --output is DIR", 0},
         {"overwrite", NULL, CLI_FLAG, &c.overwrite, 0, 0,
          "replace a checkpoint that is in the output directory", 0},
         {"threads", "N", CLI_INT, &o->threads, 1, 1024, "does not change the result", 0},
         {0},
     };
     int rc = cli_parse(self, table, argc, argv, NULL);
-    if (rc < 0) rc = check(&c);
+    if (rc < 0) rc = c.resume ? adopt(&c, table) : 0;
+    else return rc;
+    if (!rc) rc = check(&c);
     if (rc) return rc;
     catch_signals();
     struct run r;
-    rc = run_start(&r, o, c.input);
+    rc = c.resume ? run_resume(&r, o, c.input, c.resume) : run_start(&r, o, c.input);
     if (!rc) rc = train(&r, &c);
     run_close(&r);
     return rc;

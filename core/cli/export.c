@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: Apache-2.0
+ * export.c - `microgpt export`: a checkpoint for serving only, its weights in another format if
+ * wanted. meta.json is copied byte by byte. */
+#include "cli.h"
+#include "save.h"
+
+#include "../file.h"
+#include "../model.h"
+#include "../ops.h"
+
+#include <limits.h>
+#include <math.h>
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+/* The tensor of net_tensor's index i. */
+static const struct mg_matrix *find_matrix(const struct mg_model *m, int i) {
+    const struct mg_matrix *head[] = {&m->wte, &m->wpe, &m->lm_head};
+    if (i < 3) return head[i];
+    const struct mg_layer *l = &m->layer[(i - 3) / 6];
+    const struct mg_matrix *part[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->fc1, &l->fc2};
+    return part[(i - 3) % 6];
+}
+
+static struct net_shape shape_of(const struct mg_model_info *m) {
+    return (struct net_shape){m->vocab_size, m->n_embd, m->n_head, m->n_layer, m->block_size};
+}
+
+/* All weights as float, in the order of the training array; what F16 cannot hold is told. */
+static int widen(const struct mg_model *m, const struct net_shape *s, enum mg_dtype to,
+                 float *out) {
+    for (int i = 0; i < net_tensors(s); i++) {
+        struct net_tensor t = net_tensor(s, i);
+        const struct mg_matrix *w = find_matrix(m, i);
+        size_t n = (size_t)t.rows * (size_t)t.cols;
+        m->ops->widen(w->dtype, w->data, n, out + t.at);
+        for (size_t j = 0; to == MG_F16 && j < n; j++)
+            if (fabsf(out[t.at + j]) >= 65520)
+                return cli_error(CLI_DATA, "%s[%zu] = %g is too large for f16: use bf16", t.name,
+                                 j, (double)out[t.at + j]);
+    }
+    return 0;
+}
+
+static int copy_meta(const char *from, struct save *s) {
+    struct mg_error err = {0};
+    char path[PATH_MAX];
+    size_t len;
+    snprintf(path, sizeof path, "%s/meta.json", from);
+    int dir = mg_dir_open(from, &err);
+    char *text = dir < 0 ? NULL
+                         : mg_file_read(dir, "meta.json", path, (size_t)1 << 30, &len, &err);
+    if (dir >= 0) close(dir);
+    int rc = text ? save_bytes(s, "meta.json", text, len) : cli_model_error(&err);
+    free(text);
+    return rc;
+}
+
+static int write_checkpoint(const struct mg_model *m, const char *from, const char *to,
+                            enum mg_dtype dtype) {
+    struct net_shape shape = shape_of(&m->info);
+    float *params = malloc(net_params(&shape) * sizeof *params);
+    if (!params) return cli_error(CLI_SYSTEM, "out of memory for the weights");
+    int rc = widen(m, &shape, dtype, params);
+    struct save *s = rc ? NULL : save_begin(to);
+    if (!rc && !s) rc = CLI_IO;
+    if (!rc) rc = copy_meta(from, s);
+    if (!rc) rc = save_tensors(s, "weights.safetensors", &shape, params, dtype);
+    free(params);
+    if (s && !rc) return save_commit(s);
+    if (s) save_abort(s);
+    return rc;
+}
+
+static int parse_dtype(const char *name) {
+    static const char *const names[] = {[MG_F32] = "f32", [MG_F16] = "f16", [MG_BF16] = "bf16"};
+    for (int i = 0; i < 3; i++)
+        if (strcmp(names[i], name) == 0) return i;
+    cli_error(CLI_USAGE, "--dtype: '%s' is none of f32, f16, bf16", name);
+    return -1;
+}
+
+int export_main(const struct cli_command *self, int argc, char **argv) {
+    const char *from = NULL, *to = NULL, *type = "f32";
+    int overwrite = 0;
+    struct cli_option table[] = {
+        {"model", "DIR", CLI_STRING, &from, 0, 0, "the checkpoint to read", 0},
+        {"output", "DIR", CLI_STRING, &to, 0, 0, "the one to write", 0},
+        {"dtype", "TYPE", CLI_STRING, &type, 0, 0, "f32, f16 or bf16", 0},
+        {"overwrite", NULL, CLI_FLAG, &overwrite, 0, 0, "replace a checkpoint that is there", 0},
+        {0},
+    };
+    int rc = cli_parse(self, table, argc, argv, NULL);
+    if (rc >= 0) return rc;
+    if (!from || !to) return cli_error(CLI_USAGE, "export: give --model DIR and --output DIR");
+    int dtype = parse_dtype(type);
+    if (dtype < 0) return CLI_USAGE;
+    if ((rc = save_check(to, overwrite)) != 0) return rc;
+    signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error, not a death */
+    struct mg_error err = {0};
+    struct mg_model *m = mg_model_open(from, NULL, &err);
+    if (!m) return cli_model_error(&err);
+    rc = write_checkpoint(m, from, to, (enum mg_dtype)dtype);
+    mg_model_close(m);
+    return rc;
+}
