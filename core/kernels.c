@@ -19,10 +19,6 @@ static size_t kv_blocks(const struct mg_kv_shape *kv) {
     return ((size_t)kv->block_size + 15) / 16;
 }
 
-static size_t kv_head_bytes(const struct mg_kv_shape *kv) {
-    return kv_blocks(kv) * 16 * (size_t)kv->head_dim * (kv->type == MG_KV_F32 ? 4 : 2);
-}
-
 #include "kernels_vec.inc.h"
 #include "kernels_linear.inc.h"
 #include "kernels_attend.inc.h"

@@ -5,104 +5,227 @@
  * positions, [head_dim][16]. So sixteen positions are one vector, whatever head_dim is,
  * and nothing has to be shuffled but the final sums.
  *
- * Orders. Score: one fma chain over the elements of the head. Softmax: maximum, exp, sum
- * in sixteen lanes by position and the tree. Output: sixteen lanes by position and the
- * tree. */
+ * Orders (ops.h). Score: one fma chain over the elements of the head. Softmax: sum in
+ * sixteen lanes by position and the tree. Output: sixteen lanes by position and the tree.
+ */
 
-/* exp(x) for x <= 0, below 2 ulp; NaN stays NaN. Under -87 it stays at exp(-87). */
+/* What all functions here need to know of a cache. */
+struct heads {
+    int n, dim;
+    size_t line;  /* bytes of one element of sixteen positions */
+    size_t block; /* bytes of a block: dim lines */
+    size_t head;  /* bytes of a head: all its blocks */
+};
+
+INLINE struct heads heads_of(const struct mg_kv_shape *kv) {
+    const size_t line = kv->type == MG_KV_F32 ? 64 : 32;
+    const size_t block = line * (size_t)kv->head_dim;
+    return (struct heads){kv->n_head, kv->head_dim, line, block, block * kv_blocks(kv)};
+}
+
+/* ---- softmax
+ * ------------------------------------------------------------------------------ */
+
+/* exp(x) for x <= 0, below 1.5 ulp; NaN stays NaN. Under -87 it stays at exp(-87). */
 INLINE vec exp_neg(vec x) {
     const vec zero = {0}, magic = zero + 0x1.8p23f;
     x = vec_pick(x < -87.0f, zero - 87.0f, x);
-    vec t = vec_fma(x, zero + 0x1.715476p+0f, magic),
-        n = t - magic;                         /* n = round(x / ln 2) */
+    vec t = vec_fma(x, zero + 0x1.715476p+0f, magic), n = t - magic; /* round(x / ln 2) */
     vec r = vec_fma(n, zero - 0x1.62ep-1f, x); /* ln 2 in two parts */
     r = vec_fma(n, zero - 0x1.0bfbe8p-15f, r);
-    vec p = vec_fma(zero + 0x1.a0d2cep-13f, r, zero + 0x1.6e879cp-10f);
-    p = vec_fma(p, r, zero + 0x1.1112fp-7f);
-    p = vec_fma(p, r, zero + 0x1.5553f2p-5f);
-    p = vec_fma(p, r, zero + 0x1.555554p-3f);
+    /* (exp(r) - 1 - r) / r^2 through Chebyshev nodes, |r| <= ln 2 / 2 */
+    vec p = vec_fma(zero + 0x1.6d1109p-10f, r, zero + 0x1.120b6ep-7f);
+    p = vec_fma(p, r, zero + 0x1.55551ap-5f);
+    p = vec_fma(p, r, zero + 0x1.5554dcp-3f);
     p = vec_fma(p, r, zero + 0.5f);
     vec e = vec_fma(p, r * r, r + 1.0f);
     return (vec)((ivec)e + (((ivec)t - (ivec)magic) << 23));
 }
 
-/* The lanes below n: all ones, the others zero. */
+/* All ones in the lanes below n. */
 INLINE ivec mask_below(int piece, int n) {
     ivec at;
     for (int i = 0; i < VEC; i++) at[i] = piece * VEC + i;
     return at < n;
 }
 
-/* s[0 ... n) = softmax(s * scale); up to the next multiple of 16 zeros. n >= 1 */
+INLINE struct lanes keep_below(struct lanes v, int n, float other) {
+    EACH(i) v.p[i] = vec_pick(mask_below(i, n), v.p[i], vec_set(other));
+    return v;
+}
+
+/* s[0 ... n) = softmax(s * scale), zeros up to the next multiple of sixteen. n >= 1 */
 INLINE void softmax(float *s, int n, float scale) {
-    struct lanes top = lanes_set(-INFINITY), sum = lanes_set(0);
-    const int blocks = (n + 15) / 16;
-    for (int b = 0; b < blocks; b++) {
-        struct lanes v = load(MG_F32, s + 16 * b);
-        EACH(i) {
-            v.p[i] = vec_pick(mask_below(i, n - 16 * b), v.p[i], vec_set(-INFINITY));
-            top.p[i] = vec_pick(v.p[i] > top.p[i], v.p[i], top.p[i]);
-        }
+    const int last = (n - 1) / 16 * 16; /* the block that may be partial */
+    struct lanes top = keep_below(load(MG_F32, s + last), n - last, -INFINITY);
+    store(s + last, top);
+    for (int t = 0; t < last; t += 16) {
+        struct lanes v = load(MG_F32, s + t);
+        EACH(i) top.p[i] = vec_pick(v.p[i] > top.p[i], v.p[i], top.p[i]);
     }
-    float max = -INFINITY;
-    EACH(i) for (int j = 0; j < VEC; j++) max = top.p[i][j] > max ? top.p[i][j] : max;
-    for (int b = 0; b < blocks; b++) {
-        struct lanes v = load(MG_F32, s + 16 * b);
-        EACH(i) {
-            vec e = exp_neg((v.p[i] - max) * scale);
-            v.p[i] = vec_pick(mask_below(i, n - 16 * b), e, (vec){0});
-            sum.p[i] += v.p[i];
-        }
-        store(s + 16 * b, v);
+    const float max = max1(top);
+    struct lanes sum = lanes_set(0), e;
+    for (int t = 0; t <= last; t += 16) {
+        e = load(MG_F32, s + t);
+        EACH(i) e.p[i] = exp_neg((e.p[i] - max) * scale);
+        if (t == last) e = keep_below(e, n - last, 0);
+        store(s + t, e);
+        EACH(i) sum.p[i] += e.p[i];
     }
-    vec share = vec_set(1.0f / sum1(sum));
-    for (int b = 0; b < blocks; b++) {
-        struct lanes v = load(MG_F32, s + 16 * b);
-        EACH(i) v.p[i] *= share;
-        store(s + 16 * b, v);
+    const vec share = vec_set(1.0f / sum1(sum));
+    for (int t = 0; t <= last; t += 16) {
+        e = load(MG_F32, s + t);
+        EACH(i) e.p[i] *= share;
+        store(s + t, e);
     }
 }
 
-/* Scores of one query against one block: s[t] = q . k[t]. */
-INLINE void score_block(enum mg_dtype type, int dim, const char *k, const float *q,
-                        float *s) {
-    const size_t line = 16 * (type == MG_F32 ? 4 : 2);
-    struct lanes a = lanes_set(0);
-    for (int d = 0; d < dim; d++)
-        a = lanes_fma(load(type, k + d * line), lanes_set(q[d]), a);
-    store(s, a);
+/* ---- scores
+ * ------------------------------------------------------------------------------- */
+
+/* s[r][t] = q[r] . k[t] for rows queries and blocks blocks of keys. */
+INLINE void score_tile(enum mg_dtype type, int rows, int blocks, const struct heads *hs,
+                       const char *k, const float *q, size_t ldq, float *s, size_t lds) {
+    struct lanes a[16];
+    UNROLL for (int i = 0; i < rows * blocks; i++) a[i] = lanes_set(0);
+    for (int d = 0; d < hs->dim; d++) {
+        UNROLL for (int b = 0; b < blocks; b++) {
+            struct lanes key =
+                load(type, k + (size_t)b * hs->block + (size_t)d * hs->line);
+            UNROLL for (int r = 0; r < rows; r++) a[r * blocks + b] =
+                lanes_fma(key, lanes_set(q[(size_t)r * ldq + d]), a[r * blocks + b]);
+        }
+    }
+    UNROLL for (int i = 0; i < rows * blocks; i++)
+        store(s + (size_t)(i / blocks) * lds + 16 * (i % blocks), a[i]);
 }
 
-/* o[d] = sum of p[t] v[t][d] over n positions. */
-INLINE void mix(enum mg_dtype type, int dim, int n, const char *v, const float *p,
-                float *o) {
-    const size_t line = 16 * (type == MG_F32 ? 4 : 2);
-    for (int d = 0; d < dim; d++) {
-        struct lanes a = lanes_set(0);
-        for (int b = 0; 16 * b < n; b++) {
-            struct lanes x = load(type, v + ((size_t)b * dim + d) * line);
-            EACH(i) x.p[i] = vec_pick(mask_below(i, n - 16 * b), x.p[i], (vec){0});
-            a = lanes_fma(x, load(MG_F32, p + 16 * b), a);
-        }
-        o[d] = sum1(a);
+#if VEC_BYTES == 64
+enum {
+    SCORE_ONE = 8,
+    SCORE_FEW = 4
+}; /* blocks in a tile of one row, of a group of rows */
+#else
+enum { SCORE_ONE = 4, SCORE_FEW = 1 };
+#endif
+enum { GROUP = 4 }; /* rows that share what they read */
+
+INLINE void score_rows(enum mg_dtype type, int rows, const struct heads *hs, int blocks,
+                       const char *k, const float *q, size_t ldq, float *s, size_t lds) {
+    const int step = rows == 1 ? SCORE_ONE : SCORE_FEW;
+    int b = 0;
+    for (; b + step <= blocks; b += step, k += (size_t)step * hs->block)
+        score_tile(type, rows, step, hs, k, q, ldq, s + 16 * b, lds);
+    for (; b < blocks; b++, k += hs->block)
+        score_tile(type, rows, 1, hs, k, q, ldq, s + 16 * b, lds);
+}
+
+/* ---- the mix of values
+ * -------------------------------------------------------------------- */
+
+/* One block of values into rows * dims sums; n of its positions count. */
+INLINE void mix_block(enum mg_dtype type, int rows, int dims, const char *v, size_t line,
+                      int n, const float *p, size_t ldp, struct lanes *a) {
+    struct lanes share[GROUP];
+    UNROLL for (int r = 0; r < rows; r++) share[r] = load(MG_F32, p + (size_t)r * ldp);
+    UNROLL for (int d = 0; d < dims; d++) {
+        struct lanes x = load(type, v + (size_t)d * line);
+        if (n < 16) x = keep_below(x, n, 0);
+        UNROLL for (int r = 0; r < rows; r++) a[r * dims + d] =
+            lanes_fma(x, share[r], a[r * dims + d]);
     }
+}
+
+/* o[r][d] = sum over t <= pos + r of p[r][t] v[t][d] for dims elements; the rows end in
+ * the same block, but not at the same position of it. */
+INLINE void mix_tile(enum mg_dtype type, int rows, int dims, const struct heads *hs,
+                     const char *v, int pos, const float *p, size_t ldp, float *o,
+                     size_t ldo) {
+    const int last = pos / 16;
+    struct lanes a[16];
+    UNROLL for (int i = 0; i < rows * dims; i++) a[i] = lanes_set(0);
+    for (int b = 0; b < last; b++, v += hs->block)
+        mix_block(type, rows, dims, v, hs->line, 16, p + 16 * b, ldp, a);
+    UNROLL for (int r = 0; r < rows; r++)
+        mix_block(type, 1, dims, v, hs->line, pos + r - 16 * last + 1,
+                  p + (size_t)r * ldp + 16 * last, 0, a + r * dims);
+    vec4 s[4];
+    if (rows * dims == 16)
+        sum16(a, s);
+    else if (rows * dims == 4)
+        s[0] = sum4(a);
+    UNROLL for (int i = 0; i < rows * dims; i++) o[(size_t)(i / dims) * ldo + i % dims] =
+        rows * dims < 4 ? sum1(a[i]) : s[i / 4][i % 4];
+}
+
+#if VEC_BYTES == 64
+enum {
+    MIX_ONE = 16,
+    MIX_FEW = 4,
+    MIX_ROWS = 4
+}; /* dims of a tile of one row, of MIX_ROWS rows */
+#else
+enum { MIX_ONE = 4, MIX_FEW = 2, MIX_ROWS = 2 };
+#endif
+
+INLINE void mix_row(enum mg_dtype type, const struct heads *hs, const char *v, int pos,
+                    const float *p, float *o) {
+    int d = 0;
+    for (; d + MIX_ONE <= hs->dim; d += MIX_ONE)
+        mix_tile(type, 1, MIX_ONE, hs, v + (size_t)d * hs->line, pos, p, 0, o + d, 0);
+    for (; d + 4 <= hs->dim; d += 4)
+        mix_tile(type, 1, 4, hs, v + (size_t)d * hs->line, pos, p, 0, o + d, 0);
+    for (; d < hs->dim; d++)
+        mix_tile(type, 1, 1, hs, v + (size_t)d * hs->line, pos, p, 0, o + d, 0);
+}
+
+INLINE void mix_group(enum mg_dtype type, const struct heads *hs, const char *v, int pos,
+                      const float *p, size_t ldp, float *o, size_t ldo) {
+    int d = 0;
+    for (; d + MIX_FEW <= hs->dim; d += MIX_FEW)
+        for (int r = 0; r < GROUP; r += MIX_ROWS)
+            mix_tile(type, MIX_ROWS, MIX_FEW, hs, v + (size_t)d * hs->line, pos + r,
+                     p + (size_t)r * ldp, ldp, o + (size_t)r * ldo + d, ldo);
+    for (; d < hs->dim; d++)
+        for (int r = 0; r < GROUP; r++)
+            mix_tile(type, 1, 1, hs, v + (size_t)d * hs->line, pos + r,
+                     p + (size_t)r * ldp, 0, o + (size_t)r * ldo + d, 0);
+}
+
+/* ---- attention
+ * ---------------------------------------------------------------------------- */
+
+/* One head of rows queries, 1 or GROUP of them in the same block. */
+INLINE void attend_head(enum mg_dtype type, int rows, const struct heads *hs,
+                        const char *k, const char *v, int pos, const float *q, size_t ldq,
+                        float *o, size_t ldo, float *s, size_t lds) {
+    score_rows(type, rows, hs, pos / 16 + 1, k, q, ldq, s, lds);
+    const float scale = 1.0f / sqrtf((float)hs->dim);
+    for (int r = 0; r < rows; r++) softmax(s + (size_t)r * lds, pos + r + 1, scale);
+    if (rows == 1)
+        mix_row(type, hs, v, pos, s, o);
+    else
+        mix_group(type, hs, v, pos, s, lds, o, ldo);
 }
 
 INLINE void attend_typed(enum mg_dtype type, const struct mg_kv_shape *kv,
-                         const char *keys, int pos, int rows, const float *q, size_t ldq,
+                         const char *cache, int pos, int rows, const float *q, size_t ldq,
                          float *o, size_t ldo, float *s) {
-    const int dim = kv->head_dim;
-    const size_t head = kv_head_bytes(kv), values = kv->n_head * head;
-    const float scale = 1.0f / sqrtf((float)dim);
-    for (int r = 0; r < rows; r++) {
-        for (int h = 0; h < kv->n_head; h++) {
-            const char *k = keys + h * head;
-            const size_t block = head / (size_t)kv_blocks(kv);
-            const float *qh = q + r * ldq + (size_t)h * dim;
-            for (int b = 0; 16 * b <= pos + r; b++)
-                score_block(type, dim, k + b * block, qh, s + 16 * b);
-            softmax(s, pos + r + 1, scale);
-            mix(type, dim, pos + r + 1, k + values, s, o + r * ldo + (size_t)h * dim);
+    const struct heads hs = heads_of(kv);
+    const size_t lds = 16 * kv_blocks(kv) + 16;
+    for (int h = 0; h < hs.n; h++) {
+        const char *k = cache + (size_t)h * hs.head, *v = k + (size_t)hs.n * hs.head;
+        const float *qh = q + (size_t)h * (size_t)hs.dim;
+        float *oh = o + (size_t)h * (size_t)hs.dim;
+        for (int r = 0; r < rows;) {
+            const int whole = (pos + r) % GROUP == 0 && r + GROUP <= rows;
+            if (whole)
+                attend_head(type, GROUP, &hs, k, v, pos + r, qh + (size_t)r * ldq, ldq,
+                            oh + (size_t)r * ldo, ldo, s, lds);
+            else
+                attend_head(type, 1, &hs, k, v, pos + r, qh + (size_t)r * ldq, ldq,
+                            oh + (size_t)r * ldo, ldo, s, lds);
+            r += whole ? GROUP : 1;
         }
     }
 }
@@ -115,7 +238,10 @@ static void attend(const struct mg_kv_shape *kv, const void *cache, int pos, int
         attend_typed(MG_F16, kv, cache, pos, rows, q, ldq, o, ldo, scratch);
 }
 
-/* Scatter one row of one head into its block: element d goes to [d][pos % 16]. */
+/* ---- storing
+ * ------------------------------------------------------------------------------ */
+
+/* Scatter one row of one head into its block: element d goes to [d][at]. */
 INLINE void put_row(enum mg_kv type, char *block, int dim, int at, const float *x) {
     if (type == MG_KV_F32) {
         for (int d = 0; d < dim; d++) ((float *)block)[16 * d + at] = x[d];
@@ -132,14 +258,13 @@ INLINE void put_row(enum mg_kv type, char *block, int dim, int at, const float *
 
 static void kv_store(const struct mg_kv_shape *kv, void *cache, int pos, int rows,
                      const float *k, const float *v, size_t ld) {
-    const size_t head = kv_head_bytes(kv), block = head / (size_t)kv_blocks(kv);
+    const struct heads hs = heads_of(kv);
     for (int r = 0; r < rows; r++) {
-        const size_t at = (size_t)((pos + r) / 16) * block;
-        for (int h = 0; h < kv->n_head; h++) {
-            const size_t from = r * ld + (size_t)h * kv->head_dim;
-            char *keys = (char *)cache + h * head + at;
-            put_row(kv->type, keys, kv->head_dim, (pos + r) % 16, k + from);
-            put_row(kv->type, keys + kv->n_head * head, kv->head_dim, (pos + r) % 16,
+        char *at = (char *)cache + (size_t)((pos + r) / 16) * hs.block;
+        for (int h = 0; h < hs.n; h++, at += hs.head) {
+            const size_t from = (size_t)r * ld + (size_t)h * (size_t)hs.dim;
+            put_row(kv->type, at, hs.dim, (pos + r) % 16, k + from);
+            put_row(kv->type, at + (size_t)hs.n * hs.head, hs.dim, (pos + r) % 16,
                     v + from);
         }
     }

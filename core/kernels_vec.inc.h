@@ -141,6 +141,19 @@ INLINE void store(float *p, struct lanes a) {
     EACH(i) * (vec_mem *)(p + i * VEC) = a.p[i];
 }
 
+/* The largest; NaN or not is undefined where one is NaN. */
+INLINE float max1(struct lanes a) {
+#if VEC_BYTES == 64
+    return _mm512_reduce_max_ps((__m512)a.p[0]);
+#else
+    UNROLL for (int half = PIECES / 2; half; half /= 2) for (int i = 0; i < half; i++)
+        a.p[i] = vec_pick(a.p[i] > a.p[i + half], a.p[i], a.p[i + half]);
+    float max = a.p[0][0];
+    UNROLL for (int i = 1; i < VEC; i++) max = a.p[0][i] > max ? a.p[0][i] : max;
+    return max;
+#endif
+}
+
 /* ---- the tree: l[i] + l[i+8], then +4, +2, +1
  * ------------------------------------------ */
 

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * bench.c - measures whole tokens and prints one JSON object a line; run.py makes the
+ * table.
+ *
+ *   bench peak                        this core's FMA peak
+ *   bench open DIR                    opening a checkpoint, validation included
+ *   bench decode DIR KV ENGINE BATCH short|half
+ *   bench prefill DIR KV ENGINE TOKENS CHUNK
+ *   bench linear DIR ENGINE ROWS      the products of a token alone
+ *   bench plain DIR                   the plain double forward pass of the tests
+ *
+ * KV is f32 or f16; ENGINE is blis or the name of an instruction set. A token is what a
+ * worker does for it: the forward pass and one draw of the sampler. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../../core/forward.h"
+#include "../../core/ops.h"
+#include "../../core/sampler.h"
+#include "../unit/oracle.h"
+#include "peak.h"
+
+enum { REPEAT = 7, SHORT_STEPS = 32, HALF_STEPS = 16 };
+
+struct bench {
+    struct mg_model *model;
+    struct mg_forward *forward;
+    enum mg_kv kv;
+    int lanes;
+    struct mg_sampler sampler;
+    double *scratch;
+    struct mg_span *spans; /* [lanes] */
+    int32_t *tokens;       /* [lanes or max_rows] */
+};
+
+static void die(const char *what) {
+    fprintf(stderr, "bench: %s\n", what);
+    exit(1);
+}
+
+static struct mg_model *open_model(const char *dir, const char *engine) {
+    struct mg_error err = {0};
+    struct mg_model_options options = {.kernels = MG_KERNELS_NATIVE};
+    if (engine && !strcmp(engine, "blis")) options.kernels = MG_KERNELS_BLIS;
+    struct mg_model *m = mg_model_open(dir, &options, &err);
+    if (!m) die(err.text);
+    for (int i = 0; engine && mg_ops_get(i); i++)
+        if (!strcmp(mg_ops_get(i)->name, engine)) m->ops = mg_ops_get(i);
+    if (engine && strcmp(engine, m->ops->name)) die("no such engine on this machine");
+    return m;
+}
+
+static struct bench bench_new(const char *dir, const char *kv, const char *engine,
+                              int lanes, int rows) {
+    struct bench b = {.model = open_model(dir, engine), .lanes = lanes};
+    b.kv = !strcmp(kv, "f16") ? MG_KV_F16 : MG_KV_F32;
+    b.forward = mg_forward_new(b.model, lanes, rows, b.kv, NULL);
+    b.scratch = aligned_alloc(64, ((size_t)b.model->info.vocab_size + 15) / 16 * 16 * 8);
+    b.spans = calloc((size_t)lanes, sizeof *b.spans);
+    b.tokens = calloc((size_t)(rows + lanes), sizeof *b.tokens);
+    if (!b.forward || !b.scratch || !b.spans || !b.tokens) die("out of memory");
+    mg_sampler_init(&b.sampler, 1, 0.8, 0);
+    return b;
+}
+
+/* One step of every lane at pos; draws the next tokens. */
+static void step(struct bench *b, int pos) {
+    const int vocab = b->model->info.vocab_size;
+    for (int i = 0; i < b->lanes; i++)
+        b->spans[i] = (struct mg_span){i, pos, 1, &b->tokens[i], 1};
+    const float *logits = mg_forward_run(b->forward, b->spans, b->lanes);
+    for (int i = 0; i < b->lanes; i++)
+        b->tokens[i] = mg_sampler_draw(&b->sampler, b->model->ops,
+                                       logits + i * mg_forward_ld(b->forward), vocab,
+                                       NULL, 0, b->scratch);
+}
+
+static void print_head(const struct bench *b, const char *row) {
+    const struct mg_model_info *m = &b->model->info;
+    printf("{\"row\":\"%s\",\"model\":\"%d/%d/%d/%d v%d\",\"dtype\":\"%s\",\"kv\":\"%s\","
+           "\"engine\":\"%s\",",
+           row, m->n_embd, m->n_head, m->n_layer, m->block_size, m->vocab_size, m->dtype,
+           b->kv == MG_KV_F16 ? "f16" : "f32", b->model->ops->name);
+}
+
+/* Weights of a token's products, in elements. */
+static double weights_used(const struct mg_model *m) {
+    const double d = m->info.n_embd;
+    return 12 * d * d * m->info.n_layer + d * m->info.vocab_size;
+}
+
+/* Operations of a token whose query sees so many positions. */
+static double flops(const struct mg_model *m, double positions) {
+    return 2 * weights_used(m) + 4.0 * m->info.n_embd * m->info.n_layer * positions;
+}
+
+/* Bytes of cache that such a query reads. */
+static double cache_bytes(const struct bench *b, double positions) {
+    const struct mg_model_info *m = &b->model->info;
+    return 2.0 * m->n_embd * m->n_layer * positions * (b->kv == MG_KV_F16 ? 2 : 4);
+}
+
+static double weight_size(const struct mg_model *m) {
+    return (double)mg_dtype_size(m->lm_head.dtype);
+}
+
+static void bench_decode(char **a) {
+    const int lanes = atoi(a[3]), half = !strcmp(a[4], "half");
+    struct bench b = bench_new(a[0], a[1], a[2], lanes, lanes);
+    const int context = b.model->info.block_size;
+    int steps = half ? HALF_STEPS : SHORT_STEPS, first = half ? context / 2 : 0;
+    steps = steps < context - first ? steps : context - first;
+    for (int pos = 0; pos < first; pos++) step(&b, pos);
+    double best = 1e9, spent = 0;
+    for (int i = 0; i < REPEAT || (spent < 0.3 && i < 10000); i++) {
+        double start = now();
+        for (int pos = 0; pos < steps; pos++) step(&b, first + pos);
+        double t = now() - start;
+        spent += t;
+        best = t < best ? t : best;
+    }
+    const double positions = first + (steps + 1) / 2.0;
+    print_head(&b, "decode");
+    printf(
+        "\"batch\":%d,\"context\":\"%s\",\"per_s\":%.1f,\"flops\":%.0f,\"bytes\":%.0f}\n",
+        lanes, a[4], lanes * steps / best, flops(b.model, positions),
+        weights_used(b.model) * weight_size(b.model) / lanes +
+            cache_bytes(&b, positions));
+}
+
+static void bench_prefill(char **a) {
+    const int tokens = atoi(a[3]), chunk = atoi(a[4]);
+    struct bench b = bench_new(a[0], a[1], a[2], 1, tokens);
+    double best = 1e9, spent = 0;
+    for (int i = 0; i < tokens; i++) b.tokens[i] = i * 7 % b.model->info.vocab_size;
+    for (int i = 0; i < REPEAT || (spent < 0.3 && i < 10000); i++) {
+        double start = now();
+        for (int pos = 0; pos < tokens; pos += chunk) {
+            int n = tokens - pos < chunk ? tokens - pos : chunk;
+            struct mg_span s = {0, pos, n, b.tokens + pos, pos + n == tokens};
+            mg_forward_run(b.forward, &s, 1);
+        }
+        double t = now() - start;
+        spent += t;
+        best = t < best ? t : best;
+    }
+    print_head(&b, "prefill");
+    printf("\"tokens\":%d,\"chunk\":%d,\"per_s\":%.1f,\"flops\":%.0f,\"bytes\":%.0f}\n",
+           tokens, chunk, tokens / best, flops(b.model, tokens / 2.0),
+           weights_used(b.model) * weight_size(b.model) / chunk);
+}
+
+static void multiply_all(const struct bench *b, int rows, const float *x, float *y,
+                         size_t ld) {
+    const struct mg_model *m = b->model;
+    for (int i = 0; i < m->info.n_layer; i++) {
+        const struct mg_layer *l = &m->layer[i];
+        const struct mg_matrix *w[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->fc1, &l->fc2};
+        for (int j = 0; j < 6; j++) m->ops->linear(w[j], rows, x, ld, y, ld, MG_SET);
+    }
+    m->ops->linear(&m->lm_head, rows, x, ld, y, ld, MG_SET);
+}
+
+static void bench_linear(char **a) {
+    const int rows = atoi(a[2]);
+    struct bench b = bench_new(a[0], "f32", a[1], 1, 1);
+    const int d = b.model->info.n_embd, v = b.model->info.vocab_size;
+    const size_t ld = (size_t)((4 * d > v ? 4 * d : v) + 31) / 16 * 16;
+    float *x = aligned_alloc(64, (size_t)rows * ld * 4),
+          *y = aligned_alloc(64, (size_t)rows * ld * 4);
+    if (!x || !y) die("out of memory");
+    for (size_t i = 0; i < (size_t)rows * ld; i++) x[i] = (float)(i * 7 % 13) - 6;
+    double best = 1e9, spent = 0;
+    for (int i = 0; i < REPEAT || (spent < 0.3 && i < 10000); i++) {
+        double start = now();
+        multiply_all(&b, rows, x, y, ld);
+        double t = now() - start;
+        spent += t;
+        best = t < best ? t : best;
+    }
+    print_head(&b, "linear");
+    printf("\"batch\":%d,\"per_s\":%.1f,\"flops\":%.0f,\"bytes\":%.0f}\n", rows,
+           rows / best, 2 * weights_used(b.model),
+           weights_used(b.model) * weight_size(b.model) / rows);
+}
+
+static void bench_plain(char **a) {
+    struct oracle *o = oracle_open(a[0]);
+    double start = now(), t;
+    int n = 0;
+    for (; n < o->block_size && n < SHORT_STEPS; n++) oracle_feed(o, n % o->vocab_size);
+    for (t = now() - start; t < 0.3; t = now() - start) {
+        oracle_reset(o);
+        for (int i = 0; i < o->block_size && i < SHORT_STEPS; i++, n++)
+            oracle_feed(o, i % o->vocab_size);
+    }
+    printf("{\"row\":\"plain\",\"model\":\"%d/%d/%d/%d v%d\",\"per_s\":%.1f}\n",
+           o->n_embd, o->n_head, o->n_layer, o->block_size, o->vocab_size, n / t);
+    oracle_close(o);
+}
+
+static void bench_open(char **a) {
+    double best = 1e9;
+    struct mg_model *m;
+    for (int i = 0; i < REPEAT; i++) {
+        double start = now();
+        m = open_model(a[0], NULL);
+        double t = now() - start;
+        best = t < best ? t : best;
+        if (i < REPEAT - 1) mg_model_close(m);
+    }
+    size_t size;
+    const void *map = mg_weights_map(m->weights, &size);
+    printf("{\"row\":\"open\",\"dtype\":\"%s\",\"bytes\":%zu,\"seconds\":%.6f,\"read\":%."
+           "4g}\n",
+           m->info.dtype, size, best, peak_read(map, size));
+    mg_model_close(m);
+}
+
+static void bench_peak(char **a) {
+    (void)a;
+    printf("{\"row\":\"peak\",\"flops\":%.4g,\"engines\":[", peak_flops());
+    for (int i = 0; mg_ops_get(i); i++)
+        printf("%s\"%s\"", i ? "," : "", mg_ops_get(i)->name);
+    printf("]}\n");
+}
+
+int main(int argc, char **argv) {
+    static const struct {
+        const char *name;
+        int args;
+        void (*run)(char **);
+    } benches[] = {{"peak", 0, bench_peak},     {"open", 1, bench_open},
+                   {"decode", 5, bench_decode}, {"prefill", 5, bench_prefill},
+                   {"linear", 3, bench_linear}, {"plain", 1, bench_plain}};
+    for (size_t i = 0; argc > 1 && i < sizeof benches / sizeof *benches; i++)
+        if (!strcmp(argv[1], benches[i].name) && argc == benches[i].args + 2) {
+            benches[i].run(argv + 2);
+            return 0;
+        }
+    die("what to measure? (see the top of tests/bench/bench.c)");
+    return 1;
+}

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: Apache-2.0
+ *
+ * make.c - writes a random checkpoint for the bench and prints its folder:
+ *   make-model VOCAB N_EMBD N_HEAD N_LAYER BLOCK_SIZE f32|f16|bf16 [chat] */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "../unit/make_model.h"
+
+int main(int argc, char **argv) {
+    if (argc < 7) {
+        fprintf(stderr,
+                "usage: %s VOCAB N_EMBD N_HEAD N_LAYER BLOCK_SIZE f32|f16|bf16 [chat]\n",
+                argv[0]);
+        return 64;
+    }
+    struct make_model m = {.vocab_size = atoi(argv[1]),
+                           .n_embd = atoi(argv[2]),
+                           .n_head = atoi(argv[3]),
+                           .n_layer = atoi(argv[4]),
+                           .block_size = atoi(argv[5]),
+                           .chat = argc > 7,
+                           .seed = 1};
+    m.dtype = !strcmp(argv[6], "f16")    ? MAKE_F16
+              : !strcmp(argv[6], "bf16") ? MAKE_BF16
+                                         : MAKE_F32;
+    puts(make_model(&m));
+    return 0;
+}
