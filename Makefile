@@ -65,6 +65,12 @@ $(SVC): $(FCGI_SRC:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson -lblis -lm $(LDLIBS)
 $(CLI): $(CLI_SRC:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -ledit -lpthread -lm $(LDLIBS)
+# tests of the service's parts: all of it but main
+$(B)/libservice.a: $(patsubst %.c,$(B)/%.o,$(filter-out fcgi/main.c,$(FCGI_SRC)))
+	@rm -f $@
+	ar rcs $@ $^
+$(B)/tests/unit/test_fcgi_%: $(B)/tests/unit/test_fcgi_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(B)/libservice.a $(LIB)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -lfcgi -ljansson -lblis -lpthread -lm $(LDLIBS)
 $(B)/tests/unit/test_%: $(B)/tests/unit/test_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
 unit: $(UNIT)
