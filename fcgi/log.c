@@ -101,19 +101,29 @@ static void put_format(struct line *l, const char *fmt, ...) {
     if (n > 0) put_bytes(l, text, (size_t)n < sizeof text ? (size_t)n : sizeof text - 1);
 }
 
-/* The body of a quoted string. The escapes are those of JSON, which logfmt readers accept. Bytes
- * that are not ASCII pass: what comes here is ours, or UTF-8 that was checked, or cut to ASCII. */
+/* Length of the whole UTF-8 character at s (two bytes and more), 0 if it is none. */
+static size_t utf8_length(const unsigned char *s) {
+    size_t n = *s >= 0xc2 && *s < 0xe0 ? 2 : (*s & 0xf0) == 0xe0 ? 3 : *s >= 0xf0 && *s < 0xf5 ? 4 : 0;
+    for (size_t i = 1; i < n; i++)
+        if ((s[i] & 0xc0) != 0x80) return 0;
+    return n;
+}
+
+/* The body of a quoted string. The escapes are those of JSON, which logfmt readers accept; bytes
+ * that are no UTF-8 (a file name) become question marks. */
 static void put_escaped(struct line *l, const char *s) {
-    for (; *s && !l->full; s++) {
+    while (*s && !l->full) {
         unsigned char c = (unsigned char)*s;
+        size_t n = c < 0x80 ? 1 : utf8_length((const unsigned char *)s);
         if (c == '"' || c == '\\')
-            put_format(l, "\\%c", c);
+            put_bytes(l, c == '"' ? "\\\"" : "\\\\", 2);
         else if (c == '\n')
             put_bytes(l, "\\n", 2);
         else if (c < 0x20 || c == 0x7f)
             put_format(l, "\\u%04x", c);
         else
-            put_bytes(l, s, 1);
+            put_bytes(l, n ? s : "?", n ? n : 1);
+        s += n ? n : 1;
     }
 }
 
