@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
- * checkpoint.c - weights.safetensors: map, check all of it before any of it is used, hand out
- * tensors by name. Knows the file format, not the model.
+ * checkpoint.c - weights.safetensors: map, check all of it before any of it is used, hand
+ * out tensors by name. Knows the file format, not the model.
  *
- * The file is mapped read-only and shared and is never copied. The rule to keep: no number of
- * the header is used before it was compared with the size of the file. */
+ * The file is mapped read-only and shared and is never copied. The rule to keep: no
+ * number of the header is used before it was compared with the size of the file. */
 #include "checkpoint.h"
 
 #include <endian.h>
@@ -25,7 +25,7 @@
 #define HEADER_MAX 100000000u /* bytes, as the format's own reader has it */
 
 struct tensor {
-    const char *name; /* in names of the file */
+    const char *name;    /* in names of the file */
     uint64_t begin, end; /* bytes of the data */
     uint64_t rows, cols;
     enum mg_dtype dtype;
@@ -50,9 +50,10 @@ static const struct {
 } dtypes[] = {{"F32", MG_F32}, {"F16", MG_F16}, {"BF16", MG_BF16}};
 
 /* An error about one tensor; -1. Names come from the file and are shown in part. */
-__attribute__((format(printf, 4, 5))) static int
-fail_tensor(const struct mg_weights *w, const char *name, struct mg_error *err,
-            const char *fmt, ...) {
+static int fail_tensor(const struct mg_weights *w, const char *name, struct mg_error *err,
+                       const char *fmt, ...) __attribute__((format(printf, 4, 5)));
+static int fail_tensor(const struct mg_weights *w, const char *name, struct mg_error *err,
+                       const char *fmt, ...) {
     char text[200];
     va_list args;
     va_start(args, fmt);
@@ -61,17 +62,19 @@ fail_tensor(const struct mg_weights *w, const char *name, struct mg_error *err,
     return mg_fail(err, MG_EFILE, "%s: tensor \"%.80s\": %s", w->path, name, text);
 }
 
-static int map_file(struct mg_weights *w, int dirfd, const char *name, struct mg_error *err) {
+static int map_file(struct mg_weights *w, int dirfd, const char *name,
+                    struct mg_error *err) {
     int fd = mg_file_open(dirfd, name, w->path, &w->size, err);
     if (fd < 0) return -1;
     if (w->size < 8) {
-        mg_fail(err, MG_EFILE, "%s: found %zu bytes, expected at least 8: a header length",
-                w->path, w->size);
+        mg_fail(err, MG_EFILE,
+                "%s: found %zu bytes, expected at least 8: a header length", w->path,
+                w->size);
     } else {
         void *map = mmap(NULL, w->size, PROT_READ, MAP_SHARED, fd, 0);
         if (map == MAP_FAILED)
-            mg_fail(err, errno == ENOMEM ? MG_ENOMEM : MG_ESYSTEM, "%s: mmap: %s", w->path,
-                    strerror(errno));
+            mg_fail(err, errno == ENOMEM ? MG_ENOMEM : MG_ESYSTEM, "%s: mmap: %s",
+                    w->path, strerror(errno));
         else
             w->map = map;
     }
@@ -86,16 +89,17 @@ static int read_pair(const struct mg_weights *w, const char *name,
     const struct mg_json *pair = mg_json_get(entry, key);
     char found[MG_JSON_DESCRIBE];
     if (!mg_json_is_array(pair))
-        return fail_tensor(w, name, err, "%s: found %s, expected an array of 2 integers", key,
-                           mg_json_describe(pair, found));
+        return fail_tensor(w, name, err, "%s: found %s, expected an array of 2 integers",
+                           key, mg_json_describe(pair, found));
     if (mg_json_size(pair) != 2)
         return fail_tensor(w, name, err, "%s: found %zu elements, expected 2", key,
                            mg_json_size(pair));
     for (size_t i = 0; i < 2; i++) {
         int64_t v;
         if (mg_json_int(mg_json_at(pair, i), &v) || v < 0)
-            return fail_tensor(w, name, err, "%s[%zu]: found %s, expected an integer >= 0",
-                               key, i, mg_json_describe(mg_json_at(pair, i), found));
+            return fail_tensor(w, name, err,
+                               "%s[%zu]: found %s, expected an integer >= 0", key, i,
+                               mg_json_describe(mg_json_at(pair, i), found));
         out[i] = (uint64_t)v;
     }
     return 0;
@@ -115,8 +119,8 @@ static int read_dtype(const struct mg_weights *w, const struct mg_json *entry,
         t->dtype = dtypes[i].type;
         return 0;
     }
-    return fail_tensor(w, t->name, err, "dtype: found \"%.20s\", expected F32, F16 or BF16",
-                       text);
+    return fail_tensor(w, t->name, err,
+                       "dtype: found \"%.20s\", expected F32, F16 or BF16", text);
 }
 
 /* Fill *t, whose name is set, from its entry in the header. */
@@ -127,7 +131,8 @@ static int read_tensor(const struct mg_weights *w, const struct mg_json *entry,
     if (!mg_json_is_object(entry))
         return fail_tensor(w, t->name, err, "found %s, expected an object",
                            mg_json_describe(entry, found));
-    if (read_dtype(w, entry, t, err) || read_pair(w, t->name, entry, "shape", shape, err) ||
+    if (read_dtype(w, entry, t, err) ||
+        read_pair(w, t->name, entry, "shape", shape, err) ||
         read_pair(w, t->name, entry, "data_offsets", at, err))
         return -1;
     if (at[0] > at[1])
@@ -135,10 +140,11 @@ static int read_tensor(const struct mg_weights *w, const struct mg_json *entry,
                            "data_offsets: found [%ju, %ju], expected begin <= end",
                            (uintmax_t)at[0], (uintmax_t)at[1]);
     if (at[1] > w->data_size)
-        return fail_tensor(w, t->name, err,
-                           "data_offsets: found end %ju, expected at most the %ju bytes of "
-                           "data in the file (was it cut short?)",
-                           (uintmax_t)at[1], (uintmax_t)w->data_size);
+        return fail_tensor(
+            w, t->name, err,
+            "data_offsets: found end %ju, expected at most the %ju bytes of "
+            "data in the file (was it cut short?)",
+            (uintmax_t)at[1], (uintmax_t)w->data_size);
     if (__builtin_mul_overflow(shape[0], shape[1], &bytes) ||
         __builtin_mul_overflow(bytes, mg_dtype_size(t->dtype), &bytes) ||
         bytes != at[1] - at[0])
@@ -165,8 +171,8 @@ static int check_metadata(const struct mg_weights *w, const struct mg_json *meta
     for (const struct mg_json *v; (v = mg_json_next(meta, &iter, &key));)
         if (!mg_json_string(v, &len))
             return mg_fail(err, MG_EFILE,
-                           "%s: __metadata__: %.80s: found %s, expected a string", w->path,
-                           key, mg_json_describe(v, found));
+                           "%s: __metadata__: %.80s: found %s, expected a string",
+                           w->path, key, mg_json_describe(v, found));
     return 0;
 }
 
@@ -215,8 +221,8 @@ static int read_header(struct mg_weights *w, struct mg_error *err) {
     uint64_t most = w->size - 8 < HEADER_MAX ? w->size - 8 : HEADER_MAX;
     if (len > most)
         return mg_fail(err, MG_EFILE,
-                       "%s: header length: found %ju, expected at most %ju, the %s", w->path,
-                       (uintmax_t)len, (uintmax_t)most,
+                       "%s: header length: found %ju, expected at most %ju, the %s",
+                       w->path, (uintmax_t)len, (uintmax_t)most,
                        most < HEADER_MAX ? "rest of the file" : "limit");
     const char *text = (const char *)w->map + 8;
     if (len < 2 || text[0] != '{')
@@ -256,8 +262,8 @@ static int check_layout(struct mg_weights *w, struct mg_error *err) {
     }
     if (place != w->data_size)
         return mg_fail(err, MG_EFILE,
-                       "%s: found %ju bytes after the last tensor, expected none", w->path,
-                       (uintmax_t)(w->data_size - place));
+                       "%s: found %ju bytes after the last tensor, expected none",
+                       w->path, (uintmax_t)(w->data_size - place));
     qsort(w->tensor, w->n_tensors, sizeof *w->tensor, compare_name);
     return 0;
 }
@@ -269,7 +275,8 @@ struct mg_weights *mg_weights_openat(int dirfd, const char *name, const char *pa
         mg_fail(err, MG_ENOMEM, "%s: out of memory", path);
     } else {
         w->ops = mg_ops_choose(MG_KERNELS_NATIVE);
-        if (!map_file(w, dirfd, name, err) && !read_header(w, err) && !check_layout(w, err))
+        if (!map_file(w, dirfd, name, err) && !read_header(w, err) &&
+            !check_layout(w, err))
             return w;
     }
     mg_weights_close(w);
@@ -297,10 +304,11 @@ static int check_finite(const struct mg_weights *w, const struct tensor *t,
     if (bad < 0) return 0;
     float v;
     w->ops->widen(t->dtype, data + (size_t)bad * mg_dtype_size(t->dtype), 1, &v);
-    return fail_tensor(w, t->name, err,
-                       "found %s at index %jd (row %jd, column %jd), expected a finite number",
-                       isnan(v) ? "NaN" : "Inf", (intmax_t)bad,
-                       (intmax_t)(bad / (int64_t)t->cols), (intmax_t)(bad % (int64_t)t->cols));
+    return fail_tensor(
+        w, t->name, err,
+        "found %s at index %jd (row %jd, column %jd), expected a finite number",
+        isnan(v) ? "NaN" : "Inf", (intmax_t)bad, (intmax_t)(bad / (int64_t)t->cols),
+        (intmax_t)(bad % (int64_t)t->cols));
 }
 
 int mg_weights_bind(struct mg_weights *w, const char *name, int rows, int cols,

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * checkpoint.h - weights.safetensors: map, check every byte of the header, hand out tensors.
- * Knows the file format, not the model. Internal to core. */
+ * checkpoint.h - weights.safetensors: map, check every byte of the header, hand out
+ * tensors. Knows the file format, not the model. Internal to core. */
 #ifndef MG_CHECKPOINT_H
 #define MG_CHECKPOINT_H
 
@@ -21,20 +21,22 @@ struct mg_matrix {
 
 struct mg_weights; /* one mapped file */
 
-/* Map path read-only and shared; check header and layout (checkpoint.md). NULL on error. */
+/* Map path read-only and shared; check header and layout (checkpoint.md). NULL on error.
+ */
 struct mg_weights *mg_weights_open(const char *path, struct mg_error *err);
 /* The same for name below the directory dirfd; path is for messages. */
 struct mg_weights *mg_weights_openat(int dirfd, const char *name, const char *path,
                                      struct mg_error *err);
 void mg_weights_close(struct mg_weights *);
 
-/* The tensor called name with shape [rows, cols] into *out: -1 and a text with name, found and
- * wanted when it is missing or has another shape; also when a weight is NaN or Inf (with its
- * index). Reads every byte of the tensor. */
+/* The tensor called name with shape [rows, cols] into *out: -1 and a text with name,
+ * found and wanted when it is missing or has another shape; also when a weight is NaN or
+ * Inf (with its index). Reads every byte of the tensor. */
 int mg_weights_bind(struct mg_weights *, const char *name, int rows, int cols,
                     struct mg_matrix *out, struct mg_error *err);
 
-/* Name of a tensor that was never bound (for one warning), NULL when all were; *count of them. */
+/* Name of a tensor that was never bound (for one warning), NULL when all were; *count of
+ * them. */
 const char *mg_weights_unbound(const struct mg_weights *, size_t *count);
 
 const void *mg_weights_map(const struct mg_weights *, size_t *size);

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  * digest.c - a fast 64-bit digest of bytes, the same on every machine.
  *
- * The bytes, padded with zeros to a multiple of 64, are little-endian words w of 64 bits. Eight
- * lanes h[0..7] start at splitmix64(lane) and take the words in turn:
- *     h[j] = rotate_left(h[j] ^ w, 29) * 0x9E3779B97F4A7C15
- * Then d = length, and for each lane in order d = splitmix64(d ^ h[j]); d is the digest. Every
- * step is a bijection of the word and of the state, so a change of one word always shows. Eight
- * independent chains keep the multiplier busy: it runs at the speed of memory. */
+ * The bytes, padded with zeros to a multiple of 64, are little-endian words w of 64 bits.
+ * Eight lanes h[0..7] start at splitmix64(lane) and take the words in turn: h[j] =
+ * rotate_left(h[j] ^ w, 29) * 0x9E3779B97F4A7C15 Then d = length, and for each lane in
+ * order d = splitmix64(d ^ h[j]); d is the digest. Every step is a bijection of the word
+ * and of the state, so a change of one word always shows. Eight independent chains keep
+ * the multiplier busy: it runs at the speed of memory. */
 #include "digest.h"
 
 #include <endian.h>

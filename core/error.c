@@ -1,16 +1,19 @@
 /* SPDX-License-Identifier: Apache-2.0
  * error.c - filling the caller's mg_error: one line, printable, cut to fit.
  *
- * Texts quote file names and pieces of damaged files, so nothing in them is trusted: control
- * characters and ill-formed UTF-8 are shown as \xNN and can neither break a log line nor reach
- * a terminal. Knows no file format. */
+ * Texts quote file names and pieces of damaged files, so nothing in them is trusted:
+ * control characters and ill-formed UTF-8 are shown as \xNN and can neither break a log
+ * line nor reach a terminal. Knows no file format. */
 #include "error.h"
 
 #include <stdarg.h>
 #include <stdio.h>
 #include <string.h>
 
-enum { RAW_MAX = 4608, HEAD = 100 }; /* a path of PATH_MAX and a sentence; kept before a cut */
+enum {
+    RAW_MAX = 4608,
+    HEAD = 100
+}; /* a path of PATH_MAX and a sentence; kept before a cut */
 
 /* Length of the printable character at p (NUL-terminated), 0 if it must be escaped. */
 static int printable_length(const unsigned char *p) {
@@ -46,8 +49,8 @@ static int is_continuation(char c) {
     return ((unsigned char)c & 0xc0) == 0x80;
 }
 
-/* Copy line to out[cap]. What does not fit is left out in the middle: a text begins with a file
- * and ends with what was expected. */
+/* Copy line to out[cap]. What does not fit is left out in the middle: a text begins with
+ * a file and ends with what was expected. */
 static void fit_text(const char *line, char *out, size_t cap) {
     size_t len = strlen(line);
     if (len < cap) {

@@ -5,8 +5,9 @@
 
 #include "microgpt.h"
 
-/* Record an error unless err is NULL or already holds one (the first error stays). Always -1.
- * The text is cut to fit at a whole UTF-8 character, control characters are escaped. */
+/* Record an error unless err is NULL or already holds one (the first error stays). Always
+ * -1. The text is cut to fit at a whole UTF-8 character, control characters are escaped.
+ */
 int mg_fail(struct mg_error *err, enum mg_status code, const char *fmt, ...)
     __attribute__((format(printf, 3, 4)));
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * file.c - opening the files of a checkpoint. A path may lead to anything (a fifo, a device, a
- * directory): only regular files are read, and opening never waits. Knows no format. */
+ * file.c - opening the files of a checkpoint. A path may lead to anything (a fifo, a
+ * device, a directory): only regular files are read, and opening never waits. Knows no
+ * format. */
 #include "file.h"
 
 #include <errno.h>
@@ -27,9 +28,10 @@ static int fail_open(const char *path, const char *what, struct mg_error *err) {
     if (e == ENOENT || e == ENOTDIR)
         return mg_fail(err, MG_ENOFILE, "%s: %s; expected %s", path, strerror(e), what);
     if (e == EACCES || e == EPERM)
-        return mg_fail(err, MG_ENOFILE,
-                       "%s: %s; make it (and the folders above it) readable for this user",
-                       path, strerror(e));
+        return mg_fail(
+            err, MG_ENOFILE,
+            "%s: %s; make it (and the folders above it) readable for this user", path,
+            strerror(e));
     return mg_fail(err, e == ELOOP || e == ENAMETOOLONG ? MG_ENOFILE : MG_ESYSTEM,
                    "%s: cannot open: %s", path, strerror(e));
 }
@@ -78,7 +80,8 @@ char *mg_file_read(int dirfd, const char *name, const char *path, size_t max, si
     int fd = mg_file_open(dirfd, name, path, &size, err);
     if (fd < 0) return NULL;
     if (size > max) {
-        mg_fail(err, MG_EFILE, "%s: found %zu bytes, expected at most %zu", path, size, max);
+        mg_fail(err, MG_EFILE, "%s: found %zu bytes, expected at most %zu", path, size,
+                max);
         goto out;
     }
     buf = malloc(size + 1);

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: Apache-2.0
- * json.c - the one place of the library that reads JSON, by Jansson, strictly. Knows no file
- * format: checkpoint.c and meta.c say what must be in there.
+ * json.c - the one place of the library that reads JSON, by Jansson, strictly. Knows no
+ * file format: checkpoint.c and meta.c say what must be in there.
  *
- * Jansson's parser is not safe when memory runs out: its scanner ignores that a buffer could not
- * grow and reads past it (2.14, lex_save). So it never sees a failed allocation: the parse is left
- * by longjmp, and all blocks of a text, chained here, are freed as one. The same chain bounds the
- * memory of a hostile text. */
+ * Jansson's parser is not safe when memory runs out: its scanner ignores that a buffer
+ * could not grow and reads past it (2.14, lex_save). So it never sees a failed
+ * allocation: the parse is left by longjmp, and all blocks of a text, chained here, are
+ * freed as one. The same chain bounds the memory of a hostile text. */
 #include "json.h"
 
 #include <jansson.h>
@@ -77,15 +77,18 @@ struct mg_json_text *mg_json_open(const char *where, const char *text, size_t le
     enum refusal refusal = t ? parse_text(t, text, len, &e) : OUT_OF_MEMORY;
     if (refusal == PARSED && json_is_object(t->root)) return t;
     if (refusal == OUT_OF_MEMORY)
-        mg_fail(err, MG_ENOMEM, "%s: out of memory reading %zu bytes of JSON", where, len);
+        mg_fail(err, MG_ENOMEM, "%s: out of memory reading %zu bytes of JSON", where,
+                len);
     else if (refusal == TOO_LARGE)
-        mg_fail(err, MG_EFILE, "%s: found JSON that needs more than %d MiB, expected less",
-                where, MG_JSON_MEMORY >> 20);
+        mg_fail(err, MG_EFILE,
+                "%s: found JSON that needs more than %d MiB, expected less", where,
+                MG_JSON_MEMORY >> 20);
     else if (t->root)
-        mg_fail(err, MG_EFILE, "%s: found JSON that is an array, expected an object", where);
+        mg_fail(err, MG_EFILE, "%s: found JSON that is an array, expected an object",
+                where);
     else
-        mg_fail(err, MG_EFILE, "%s: not valid JSON: line %d, column %d: %s", where, e.line,
-                e.column, e.text);
+        mg_fail(err, MG_EFILE, "%s: not valid JSON: line %d, column %d: %s", where,
+                e.line, e.column, e.text);
     mg_json_close(t);
     return NULL;
 }
@@ -137,7 +140,8 @@ const struct mg_json *mg_json_at(const struct mg_json *array, size_t i) {
 
 const struct mg_json *mg_json_next(const struct mg_json *object, void **iter,
                                    const char **key) {
-    json_t *v = (json_t *)object; /* Jansson's iterators take no const; nothing is written */
+    json_t *v =
+        (json_t *)object; /* Jansson's iterators take no const; nothing is written */
     *iter = *iter ? json_object_iter_next(v, *iter) : json_object_iter(v);
     if (!*iter) return NULL;
     *key = json_object_iter_key(*iter);
@@ -157,15 +161,18 @@ int mg_json_int(const struct mg_json *v, int64_t *out) {
 
 const char *mg_json_describe(const struct mg_json *v, char buf[MG_JSON_DESCRIBE]) {
     static const char *const names[] = {
-        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array", [JSON_STRING] = "a string",
-        [JSON_TRUE] = "true",        [JSON_FALSE] = "false",    [JSON_NULL] = "null",
+        [JSON_OBJECT] = "an object", [JSON_ARRAY] = "an array",
+        [JSON_STRING] = "a string",  [JSON_TRUE] = "true",
+        [JSON_FALSE] = "false",      [JSON_NULL] = "null",
     };
     if (!v)
         snprintf(buf, MG_JSON_DESCRIBE, "nothing");
     else if (json_is_integer(tree(v)))
-        snprintf(buf, MG_JSON_DESCRIBE, "%" JSON_INTEGER_FORMAT, json_integer_value(tree(v)));
+        snprintf(buf, MG_JSON_DESCRIBE, "%" JSON_INTEGER_FORMAT,
+                 json_integer_value(tree(v)));
     else if (json_is_real(tree(v)))
-        snprintf(buf, MG_JSON_DESCRIBE, "the real number %.17g", json_real_value(tree(v)));
+        snprintf(buf, MG_JSON_DESCRIBE, "the real number %.17g",
+                 json_real_value(tree(v)));
     else
         snprintf(buf, MG_JSON_DESCRIBE, "%s", names[json_typeof(tree(v))]);
     return buf;

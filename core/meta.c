@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * meta.c - meta.json, checked field by field (checkpoint.md). Knows nothing of the weights:
- * whether the sizes are those of the tensors is seen when the model binds them. */
+ * meta.c - meta.json, checked field by field (checkpoint.md). Knows nothing of the
+ * weights: whether the sizes are those of the tensors is seen when the model binds them.
+ */
 #include "meta.h"
 
 #include <stdlib.h>
@@ -14,14 +15,15 @@
 
 enum { META_BYTES = 16 << 20, CODE_POINTS = 0x110000 };
 
-static int read_size(const char *path, const struct mg_json *meta, const char *key, int max,
-                     int *out, struct mg_error *err) {
+static int read_size(const char *path, const struct mg_json *meta, const char *key,
+                     int max, int *out, struct mg_error *err) {
     const struct mg_json *v = mg_json_get(meta, key);
     int64_t n;
     char found[MG_JSON_DESCRIBE];
     if (mg_json_int(v, &n) || n < 1 || n > max)
-        return mg_fail(err, MG_EFILE, "%s: %s: found %s, expected an integer from 1 to %d",
-                       path, key, mg_json_describe(v, found), max);
+        return mg_fail(err, MG_EFILE,
+                       "%s: %s: found %s, expected an integer from 1 to %d", path, key,
+                       mg_json_describe(v, found), max);
     *out = (int)n;
     return 0;
 }
@@ -35,8 +37,9 @@ static int read_sizes(const char *path, const struct mg_json *json, struct mg_me
         read_size(path, json, "block_size", MG_MAX_BLOCK, &m->block_size, err))
         return -1;
     if (m->n_embd % m->n_head)
-        return mg_fail(err, MG_EFILE, "%s: n_embd: found %d, expected a multiple of n_head, %d",
-                       path, m->n_embd, m->n_head);
+        return mg_fail(err, MG_EFILE,
+                       "%s: n_embd: found %d, expected a multiple of n_head, %d", path,
+                       m->n_embd, m->n_head);
     return 0;
 }
 
@@ -46,8 +49,9 @@ static int read_special(const char *path, const struct mg_json *json, struct mg_
     const struct mg_json *v = mg_json_get(json, "special_tokens");
     char found[MG_JSON_DESCRIBE];
     if (v && !mg_json_is_null(v) && !mg_json_is_array(v))
-        return mg_fail(err, MG_EFILE, "%s: special_tokens: found %s, expected an array or null",
-                       path, mg_json_describe(v, found));
+        return mg_fail(err, MG_EFILE,
+                       "%s: special_tokens: found %s, expected an array or null", path,
+                       mg_json_describe(v, found));
     m->has_chat = mg_json_is_array(v);
     return 0;
 }
@@ -60,18 +64,22 @@ static int read_char(const char *path, const struct mg_json *chars, int i, uint3
     const char *text = mg_json_string(v, &len);
     char found[MG_JSON_DESCRIBE];
     if (!text)
-        return mg_fail(err, MG_EFILE, "%s: chars[%d]: found %s, expected a string", path, i,
-                       mg_json_describe(v, found));
+        return mg_fail(err, MG_EFILE, "%s: chars[%d]: found %s, expected a string", path,
+                       i, mg_json_describe(v, found));
     if (len == 0)
-        return mg_fail(err, MG_EFILE, "%s: chars[%d]: found an empty string, expected one "
-                       "character", path, i);
+        return mg_fail(err, MG_EFILE,
+                       "%s: chars[%d]: found an empty string, expected one "
+                       "character",
+                       path, i);
     if ((size_t)mg_utf8_next(text, text + len, c) != len)
-        return mg_fail(err, MG_EFILE, "%s: chars[%d]: found \"%.40s\", expected one character",
-                       path, i, text);
+        return mg_fail(err, MG_EFILE,
+                       "%s: chars[%d]: found \"%.40s\", expected one character", path, i,
+                       text);
     return 0;
 }
 
-static int check_duplicates(const char *path, const struct mg_meta *m, struct mg_error *err) {
+static int check_duplicates(const char *path, const struct mg_meta *m,
+                            struct mg_error *err) {
     unsigned char *seen = calloc(CODE_POINTS / 8, 1);
     if (!seen) return mg_fail(err, MG_ENOMEM, "%s: out of memory", path);
     int i = 0;
@@ -84,9 +92,10 @@ static int check_duplicates(const char *path, const struct mg_meta *m, struct mg
     if (i == m->n_chars) return 0;
     int first = 0;
     while (m->chars[first] != m->chars[i]) first++;
-    return mg_fail(err, MG_EFILE,
-                   "%s: chars[%d]: found U+%04X again (as chars[%d]), expected no duplicates",
-                   path, i, (unsigned)m->chars[i], first);
+    return mg_fail(
+        err, MG_EFILE,
+        "%s: chars[%d]: found U+%04X again (as chars[%d]), expected no duplicates", path,
+        i, (unsigned)m->chars[i], first);
 }
 
 static int read_chars(const char *path, const struct mg_json *chars, struct mg_meta *m,
@@ -103,8 +112,9 @@ static int read_chars(const char *path, const struct mg_json *chars, struct mg_m
     if (check_duplicates(path, m, err)) return -1;
     int extra = m->has_chat ? 4 : 1;
     if (m->vocab_size != m->n_chars + extra)
-        return mg_fail(err, MG_EFILE, "%s: vocab_size: found %d, expected %d: %d chars + %d%s",
-                       path, m->vocab_size, m->n_chars + extra, m->n_chars, extra,
+        return mg_fail(err, MG_EFILE,
+                       "%s: vocab_size: found %d, expected %d: %d chars + %d%s", path,
+                       m->vocab_size, m->n_chars + extra, m->n_chars, extra,
                        m->has_chat ? " (special_tokens is there)" : "");
     return 0;
 }
@@ -113,12 +123,16 @@ static int read_fields(const char *path, const struct mg_json *json, struct mg_m
                        struct mg_error *err) {
     const struct mg_json *chars = mg_json_get(json, "chars");
     if (!chars && m->has_bpe)
-        return mg_fail(err, MG_EFILE, "%s: no chars, so the text is in tokenizer.json (format "
-                       "B, BPE), which this version does not read; expected chars (format A)",
-                       path);
+        return mg_fail(
+            err, MG_EFILE,
+            "%s: no chars, so the text is in tokenizer.json (format "
+            "B, BPE), which this version does not read; expected chars (format A)",
+            path);
     if (!chars)
-        return mg_fail(err, MG_EFILE, "%s: found neither chars in meta.json nor a file "
-                       "tokenizer.json beside it, expected one of them", path);
+        return mg_fail(err, MG_EFILE,
+                       "%s: found neither chars in meta.json nor a file "
+                       "tokenizer.json beside it, expected one of them",
+                       path);
     if (read_sizes(path, json, m, err) || read_special(path, json, m, err)) return -1;
     return read_chars(path, chars, m, err);
 }

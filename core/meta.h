@@ -5,8 +5,8 @@
 
 #include "microgpt.h"
 
-/* Largest sizes that are read: products of two of them, and small multiples, stay far from the
- * limits of int64_t, each alone from those of int. */
+/* Largest sizes that are read: products of two of them, and small multiples, stay far
+ * from the limits of int64_t, each alone from those of int. */
 enum {
     MG_MAX_VOCAB = 0x110000 + 4,
     MG_MAX_EMBD = 1 << 16,
@@ -23,7 +23,8 @@ struct mg_meta {
     uint64_t digest; /* of the bytes of the file */
 };
 
-/* Read and check dir/meta.json, dirfd being dir. -1 on error; mg_meta_free in either case. */
+/* Read and check dir/meta.json, dirfd being dir. -1 on error; mg_meta_free in either
+ * case. */
 int mg_meta_read(int dirfd, const char *dir, struct mg_meta *, struct mg_error *err);
 void mg_meta_free(struct mg_meta *);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * model.c - a checkpoint directory opened: sizes from meta.json, every tensor bound once by
- * name, kernels chosen; immutable from then on. Knows no file format (meta.c, checkpoint.c) and
- * nothing of requests. */
+ * model.c - a checkpoint directory opened: sizes from meta.json, every tensor bound once
+ * by name, kernels chosen; immutable from then on. Knows no file format (meta.c,
+ * checkpoint.c) and nothing of requests. */
 #include "model.h"
 
 #include <endian.h>
@@ -17,7 +17,8 @@
 #include "ops.h"
 
 /* Keep line, which mg_fail has filled, as a warning. */
-static int add_warning(struct mg_model *m, const struct mg_error *line, struct mg_error *err) {
+static int add_warning(struct mg_model *m, const struct mg_error *line,
+                       struct mg_error *err) {
     int i = 0;
     while (i < MG_MAX_WARNINGS && m->warning[i]) i++;
     if (i == MG_MAX_WARNINGS) return 0;
@@ -26,7 +27,8 @@ static int add_warning(struct mg_model *m, const struct mg_error *line, struct m
 }
 
 /* Take over sizes and characters. */
-static int load_meta(struct mg_model *m, int dirfd, const char *dir, struct mg_error *err) {
+static int load_meta(struct mg_model *m, int dirfd, const char *dir,
+                     struct mg_error *err) {
     struct mg_meta meta;
     int result = mg_meta_read(dirfd, dir, &meta, err);
     if (!result) {
@@ -43,7 +45,8 @@ static int load_meta(struct mg_model *m, int dirfd, const char *dir, struct mg_e
     }
     if (!result && meta.has_bpe) {
         struct mg_error line = {0};
-        mg_fail(&line, MG_EFILE, "%s: meta.json has chars, so tokenizer.json is ignored", dir);
+        mg_fail(&line, MG_EFILE, "%s: meta.json has chars, so tokenizer.json is ignored",
+                dir);
         result = add_warning(m, &line, err);
     }
     mg_meta_free(&meta);
@@ -58,14 +61,15 @@ static int bind_layer(struct mg_model *m, int i, struct mg_error *err) {
         struct mg_matrix *to;
         int rows, cols;
     } part[] = {
-        {"attn_wq", &l->wq, d, d},       {"attn_wk", &l->wk, d, d},
-        {"attn_wv", &l->wv, d, d},       {"attn_wo", &l->wo, d, d},
+        {"attn_wq", &l->wq, d, d},      {"attn_wk", &l->wk, d, d},
+        {"attn_wv", &l->wv, d, d},      {"attn_wo", &l->wo, d, d},
         {"mlp_fc1", &l->fc1, 4 * d, d}, {"mlp_fc2", &l->fc2, d, 4 * d},
     };
     for (size_t k = 0; k < sizeof part / sizeof *part; k++) {
         char name[40];
         snprintf(name, sizeof name, "layer%d.%s", i, part[k].name);
-        if (mg_weights_bind(m->weights, name, part[k].rows, part[k].cols, part[k].to, err))
+        if (mg_weights_bind(m->weights, name, part[k].rows, part[k].cols, part[k].to,
+                            err))
             return -1;
     }
     return 0;
@@ -73,19 +77,23 @@ static int bind_layer(struct mg_model *m, int i, struct mg_error *err) {
 
 static int bind_tensors(struct mg_model *m, struct mg_error *err) {
     const struct mg_model_info *info = &m->info;
-    if (mg_weights_bind(m->weights, "wte", info->vocab_size, info->n_embd, &m->wte, err) ||
-        mg_weights_bind(m->weights, "wpe", info->block_size, info->n_embd, &m->wpe, err) ||
-        mg_weights_bind(m->weights, "lm_head", info->vocab_size, info->n_embd, &m->lm_head,
-                        err))
+    if (mg_weights_bind(m->weights, "wte", info->vocab_size, info->n_embd, &m->wte,
+                        err) ||
+        mg_weights_bind(m->weights, "wpe", info->block_size, info->n_embd, &m->wpe,
+                        err) ||
+        mg_weights_bind(m->weights, "lm_head", info->vocab_size, info->n_embd,
+                        &m->lm_head, err))
         return -1;
     m->layer = calloc((size_t)info->n_layer, sizeof *m->layer);
-    if (!m->layer) return mg_fail(err, MG_ENOMEM, "out of memory: %d layers", info->n_layer);
+    if (!m->layer)
+        return mg_fail(err, MG_ENOMEM, "out of memory: %d layers", info->n_layer);
     for (int i = 0; i < info->n_layer; i++)
         if (bind_layer(m, i, err)) return -1;
     return 0;
 }
 
-static int load_weights(struct mg_model *m, int dirfd, const char *dir, struct mg_error *err) {
+static int load_weights(struct mg_model *m, int dirfd, const char *dir,
+                        struct mg_error *err) {
     char *path = mg_file_path(dir, "weights.safetensors");
     if (!path) return mg_fail(err, MG_ENOMEM, "%s: out of memory", dir);
     int result = -1;
@@ -95,8 +103,9 @@ static int load_weights(struct mg_model *m, int dirfd, const char *dir, struct m
     const char *extra = result ? NULL : mg_weights_unbound(m->weights, &count);
     if (extra) {
         struct mg_error line = {0};
-        mg_fail(&line, MG_EFILE, "%s: %zu tensor%s not part of the model, ignored: \"%.80s\"%s",
-                path, count, count > 1 ? "s" : "", extra, count > 1 ? ", ..." : "");
+        mg_fail(&line, MG_EFILE,
+                "%s: %zu tensor%s not part of the model, ignored: \"%.80s\"%s", path,
+                count, count > 1 ? "s" : "", extra, count > 1 ? ", ..." : "");
         result = add_warning(m, &line, err);
     }
     free(path);
@@ -105,7 +114,8 @@ static int load_weights(struct mg_model *m, int dirfd, const char *dir, struct m
 
 /* Count a matrix into the parameters and the common dtype of the model. */
 static void count_matrix(struct mg_model_info *info, const struct mg_matrix *w) {
-    static const char *const names[] = {[MG_F32] = "F32", [MG_F16] = "F16", [MG_BF16] = "BF16"};
+    static const char *const names[] = {
+        [MG_F32] = "F32", [MG_F16] = "F16", [MG_BF16] = "BF16"};
     const char *name = names[w->dtype];
     info->n_params += (uint64_t)w->rows * (uint64_t)w->cols;
     info->dtype = !info->dtype || info->dtype == name ? name : "mixed";
@@ -118,7 +128,8 @@ static int describe_model(struct mg_model *m, struct mg_error *err) {
     count_matrix(info, &m->lm_head);
     for (int i = 0; i < info->n_layer; i++) {
         const struct mg_layer *l = &m->layer[i];
-        const struct mg_matrix *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->fc1, &l->fc2};
+        const struct mg_matrix *all[] = {&l->wq, &l->wk,  &l->wv,
+                                         &l->wo, &l->fc1, &l->fc2};
         for (size_t k = 0; k < sizeof all / sizeof *all; k++) count_matrix(info, all[k]);
     }
     mg_weights_map(m->weights, &info->weights_bytes);

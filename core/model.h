@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * model.h - what an open checkpoint is. Filled once by mg_model_open, then read only. Internal to core. */
+ * model.h - what an open checkpoint is. Filled once by mg_model_open, then read only.
+ * Internal to core. */
 #ifndef MG_MODEL_H
 #define MG_MODEL_H
 

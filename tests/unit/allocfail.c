@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * allocfail.c - allocation functions that can fail on demand. Those of the C library are
- * replaced for the whole program, shared libraries included; under the address sanitizer the
- * work is handed on to its own, so that leaks and overruns are still seen. */
+ * replaced for the whole program, shared libraries included; under the address sanitizer
+ * the work is handed on to its own, so that leaks and overruns are still seen. */
 #include "allocfail.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_load.c - every folder of tests/data/bad is refused with its exact message, every folder
- * of tests/data/good and the recorded checkpoints load as what they are. Run from the root of the
- * project; how the folders were made: tests/data/make_bad.py. */
+ * test_load.c - every folder of tests/data/bad is refused with its exact message, every
+ * folder of tests/data/good and the recorded checkpoints load as what they are. Run from
+ * the root of the project; how the folders were made: tests/data/make_bad.py. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -17,14 +17,18 @@
 #include "../../core/microgpt.h"
 #include "folder.h"
 
-#define BAD "tests/data/bad"
-#define GOOD "tests/data/good"
+#define BAD    "tests/data/bad"
+#define GOOD   "tests/data/good"
 #define GOLDEN "../shared/golden"
 
 static const char *status_name(enum mg_status code) {
     static const char *const names[] = {
-        [MG_OK] = "MG_OK",         [MG_EINPUT] = "MG_EINPUT", [MG_ENOFILE] = "MG_ENOFILE",
-        [MG_EFILE] = "MG_EFILE",   [MG_ENOMEM] = "MG_ENOMEM", [MG_ESYSTEM] = "MG_ESYSTEM",
+        [MG_OK] = "MG_OK",
+        [MG_EINPUT] = "MG_EINPUT",
+        [MG_ENOFILE] = "MG_ENOFILE",
+        [MG_EFILE] = "MG_EFILE",
+        [MG_ENOMEM] = "MG_ENOMEM",
+        [MG_ESYSTEM] = "MG_ESYSTEM",
         [MG_ENUMERIC] = "MG_ENUMERIC",
     };
     return names[code];
@@ -79,9 +83,11 @@ static void test_bad(void **state) {
 /* "dtype weights", then the warnings, a line each. */
 static void describe(const struct mg_model *m, const char *dir, char *out, size_t cap) {
     const struct mg_model_info *info = mg_model_info(m);
-    size_t len = (size_t)snprintf(out, cap, "%s %ju\n", info->dtype, (uintmax_t)info->n_params);
+    size_t len =
+        (size_t)snprintf(out, cap, "%s %ju\n", info->dtype, (uintmax_t)info->n_params);
     for (int i = 0; mg_model_warning(m, i); i++) {
-        if (strstr(mg_model_warning(m, i), "vector kernels")) continue; /* of the machine */
+        if (strstr(mg_model_warning(m, i), "vector kernels"))
+            continue; /* of the machine */
         assert_line(mg_model_warning(m, i));
         char line[400];
         hide_dir(mg_model_warning(m, i), dir, line, sizeof line);
@@ -165,12 +171,13 @@ static void test_kernels_named(void **state) {
 }
 
 /* A test for every folder of dir, behind those in tests. */
-static size_t add_folders(struct CMUnitTest *tests, const char *dir, CMUnitTestFunction run,
-                          size_t at_least) {
+static size_t add_folders(struct CMUnitTest *tests, const char *dir,
+                          CMUnitTestFunction run, size_t at_least) {
     size_t n;
     char **names = folder_list(dir, &n);
     if (n < at_least) {
-        fprintf(stderr, "%s: found %zu folders, expected at least %zu\n", dir, n, at_least);
+        fprintf(stderr, "%s: found %zu folders, expected at least %zu\n", dir, n,
+                at_least);
         exit(2);
     }
     for (size_t i = 0; i < n; i++)

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_load_alloc.c - every allocation of mg_model_open, of Jansson and of the C library fails
- * once in turn: an error each time, no crash, and (leak sanitizer) nothing left behind. */
+ * test_load_alloc.c - every allocation of mg_model_open, of Jansson and of the C library
+ * fails once in turn: an error each time, no crash, and (leak sanitizer) nothing left
+ * behind. */
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_load_mutate.c - damage by the thousand: every byte of a small checkpoint changed in many
- * ways, both files cut at every length. Each is refused with a line or loads as a model whose every
- * tensor lies in the mapping; nothing crashes (sanitizers), nothing is left behind.
- * With an argument it goes on with random damage for so many seconds (make soak). */
+ * test_load_mutate.c - damage by the thousand: every byte of a small checkpoint changed
+ * in many ways, both files cut at every length. Each is refused with a line or loads as a
+ * model whose every tensor lies in the mapping; nothing crashes (sanitizers), nothing is
+ * left behind. With an argument it goes on with random damage for so many seconds (make
+ * soak). */
 #include <dirent.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -49,7 +50,8 @@ static void assert_sound(const struct mg_model *m) {
     assert_inside(m, &m->lm_head);
     for (int i = 0; i < info->n_layer; i++) {
         const struct mg_layer *l = &m->layer[i];
-        const struct mg_matrix *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->fc1, &l->fc2};
+        const struct mg_matrix *all[] = {&l->wq, &l->wk,  &l->wv,
+                                         &l->wo, &l->fc1, &l->fc2};
         for (int k = 0; k < 6; k++) assert_inside(m, all[k]);
     }
     mg_model_digest(m, hex);
@@ -105,7 +107,8 @@ static int remove_copy(void **state) {
 /* Bytes that mean something to a reader of JSON. */
 static const char telling[] = "\xff\x7f\0 \t\n\"\\{}[],:.-+059azEeu\x7f\x80\xc2\xe2\xf0";
 
-/* Every byte of file i in [from, to): each bit turned, then the first n_telling of these. */
+/* Every byte of file i in [from, to): each bit turned, then the first n_telling of these.
+ */
 static struct tally change_bytes(int i, size_t from, size_t to, size_t n_telling) {
     struct tally t = {0};
     int before = count_descriptors();
@@ -155,7 +158,8 @@ static void test_meta_bytes(void **state) {
     assert_true(t.refused > 1000 && t.loaded > 0);
 }
 
-/* File i cut at every length; complete is the shortest length that still holds everything. */
+/* File i cut at every length; complete is the shortest length that still holds
+ * everything. */
 static void cut_everywhere(int i, size_t complete) {
     struct tally t = {0};
     for (size_t len = 0; len < complete; len++) {
@@ -178,7 +182,8 @@ static void test_meta_cut(void **state) {
     cut_everywhere(1, size[1] - 1); /* without its newline it is whole */
 }
 
-/* ---- random damage ------------------------------------------------------------------------ */
+/* ---- random damage
+ * ------------------------------------------------------------------------ */
 
 enum { ROOM = 64 };
 
@@ -190,12 +195,19 @@ static size_t insert_text(char *data, size_t len, size_t at, const char *text, s
 
 /* One random change of data[len], which has ROOM bytes more; returns its new length. */
 static size_t damage(uint64_t *rng, char *data, size_t len) {
-    static const char *const words[] = {
-        "null",  "true", "-1",     "0",         "1e9",   "9223372036854775807", "[]",
-        "{}",    "[4,",  "\"F16\"", "\"BF16\"", "1.5",   "\"wte\":",            "}",
-        "{\"a\":", ",",  "\xef\xbf\xbf", "\\u0000", "\\ud800", "18446744073709551616"};
+    static const char *const words[] = {"null",         "true",
+                                        "-1",           "0",
+                                        "1e9",          "9223372036854775807",
+                                        "[]",           "{}",
+                                        "[4,",          "\"F16\"",
+                                        "\"BF16\"",     "1.5",
+                                        "\"wte\":",     "}",
+                                        "{\"a\":",      ",",
+                                        "\xef\xbf\xbf", "\\u0000",
+                                        "\\ud800",      "18446744073709551616"};
     size_t at = (size_t)random_int(rng, 0, (int)len - 1);
-    size_t n = (size_t)random_int(rng, 1, 8), from = (size_t)random_int(rng, 0, (int)len - 1);
+    size_t n = (size_t)random_int(rng, 1, 8),
+           from = (size_t)random_int(rng, 0, (int)len - 1);
     const char *word = words[random_int(rng, 0, (int)(sizeof words / sizeof *words) - 1)];
     if (n > len - at) n = len - at;
     if (n > len - from) n = len - from;
