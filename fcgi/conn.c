@@ -461,6 +461,7 @@ static void finish(struct peer *c, int64_t now_ns) {
     c->owed_cap = c->owed_at = c->owed_len = 0;
     c->pub.owed = 0;
     c->pub.state = CONN_IDLE;
+    c->pub.parked = 1;
     c->pub.request = NULL;
     c->pub.since_ns = c->pub.moved_ns = now_ns;
 }

@@ -27,6 +27,7 @@ struct conn {
     int fd;
     int index;        /* its place in the pool, for tables beside it */
     int gone;         /* the peer left or failed: nothing more can be written */
+    int parked;       /* idle after an answer: the next request may never come */
     size_t owed;      /* bytes accepted by conn_put that the socket has not taken */
     int64_t since_ns; /* when the request's first byte was seen; idle: when it was parked */
     int64_t moved_ns; /* when bytes last moved in either direction */

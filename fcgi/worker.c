@@ -23,6 +23,7 @@ enum {
     POLL_EVERY_NS = 50000,  /* while lanes move: look at the sockets at most this often */
     FULL_ACCEPT_NS = 5 * MS, /* all lanes taken: leave new connections to idle workers so long */
     BACKOFF_NS = 50 * MS,   /* after accept failed for want of descriptors or memory */
+    FRESH_NS = 1000 * MS,   /* draining: a new connection has so long to bring its request */
     SWEEP_MS = 50,          /* how late a silent peer's limit may be noticed */
     IDLE_MS = 1000,
 };
@@ -173,7 +174,8 @@ static void sweep(struct worker *w) {
 
 /* ---- draining -------------------------------------------------------------------------------- */
 
-/* No new work: idle connections go, unless a request has just arrived on one. */
+/* No new work: idle connections go, unless a request has just arrived on one, or it has just been
+ * accepted and its request must be under way. */
 static void begin_drain(struct worker *w, const char *why) {
     struct server *s = &w->server;
     s->draining = 1;
@@ -189,7 +191,8 @@ static void close_idle(struct worker *w) {
     for (int i = conn_count(s->pool) - 1; i >= 0; i--) {
         struct conn *c = conn_at(s->pool, i);
         char byte;
-        if (c->state == CONN_IDLE && recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
+        if (c->state != CONN_IDLE || (!c->parked && s->now_ns - c->since_ns < FRESH_NS)) continue;
+        if (recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
             conn_close(c);
     }
 }
