@@ -51,6 +51,7 @@ if [ "$(id -u)" = 0 ]; then
 fi
 "$here/prefix.sh" "$dir" "$port" "$dir/fcgi.sock" || finish 71 "cannot write to $dir"
 
+export MICROGPT_LOG_LEVEL="${MICROGPT_LOG_LEVEL:-warn}"
 start "$service" -s "unix:$dir/fcgi.sock" -m "$model" -n "$workers"
 service_pid=$!
 while [ ! -S "$dir/fcgi.sock" ]; do
@@ -87,7 +88,8 @@ else
     try /microgpt/v1/generate '{"num_samples":5,"seed":1}'
 fi
 try /microgpt/v1/generate '{"num_samples":2}'
-printf '\nLogs: stderr here, %s. Ctrl-C stops.\n' "$dir/logs/access.json"
+printf '\nRequests are logged in %s;\n' "$dir/logs/access.json"
+echo 'MICROGPT_LOG_LEVEL=info make run shows those of the workers here. Ctrl-C stops.'
 
 wait -n "$service_pid" "$nginx_pid"
 code=$?

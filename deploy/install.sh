@@ -73,7 +73,7 @@ put 644 deploy/systemd/microgpt-.service.d/50-tcp.conf.example "$examples/50-tcp
 put_text 755 deploy/spawn-fcgi/microgpt-spawn "$examples/microgpt-spawn"
 put 644 deploy/prometheus/alerts.yml "$examples/prometheus-alerts.yml"
 put 644 deploy/grafana/dashboard.json "$examples/grafana-dashboard.json"
-put 644 README.md "$share/doc/microgpt-serve/README.md"
+[ ! -e README.md ] || put 644 README.md "$share/doc/microgpt-serve/README.md"
 
 put_text 644 deploy/man/microgpt.1 "$share/man/man1/microgpt.1"
 put_text 644 deploy/man/microgpt.conf.5 "$share/man/man5/microgpt.conf.5"
