@@ -123,14 +123,22 @@ INLINE void score_rows(enum mg_dtype type, int rows, const struct heads *hs, int
 /* ---- the mix of values
  * -------------------------------------------------------------------- */
 
-/* One block of values into rows * dims sums; n of its positions count. */
+/* a[d] += share * v[d] for dims lines of values; n <= 16 of the positions count. */
+INLINE void mix_lines(enum mg_dtype type, int dims, const char *v, size_t line, int n,
+                      struct lanes share, struct lanes *a) {
+    UNROLL for (int d = 0; d < dims; d++) {
+        struct lanes x = load(type, v + (size_t)d * line);
+        a[d] = lanes_fma(n < 16 ? keep_below(x, n, 0) : x, share, a[d]);
+    }
+}
+
+/* One whole block of values into the sums of rows * dims. */
 INLINE void mix_block(enum mg_dtype type, int rows, int dims, const char *v, size_t line,
-                      int n, const float *p, size_t ldp, struct lanes *a) {
+                      const float *p, size_t ldp, struct lanes *a) {
     struct lanes share[GROUP];
     UNROLL for (int r = 0; r < rows; r++) share[r] = load(MG_F32, p + (size_t)r * ldp);
     UNROLL for (int d = 0; d < dims; d++) {
         struct lanes x = load(type, v + (size_t)d * line);
-        if (n < 16) x = keep_below(x, n, 0);
         UNROLL for (int r = 0; r < rows; r++) a[r * dims + d] =
             lanes_fma(x, share[r], a[r * dims + d]);
     }
@@ -145,10 +153,10 @@ INLINE void mix_tile(enum mg_dtype type, int rows, int dims, const struct heads 
     struct lanes a[16];
     UNROLL for (int i = 0; i < rows * dims; i++) a[i] = lanes_set(0);
     for (int b = 0; b < last; b++, v += hs->block)
-        mix_block(type, rows, dims, v, hs->line, 16, p + 16 * b, ldp, a);
+        mix_block(type, rows, dims, v, hs->line, p + 16 * b, ldp, a);
     UNROLL for (int r = 0; r < rows; r++)
-        mix_block(type, 1, dims, v, hs->line, pos + r - 16 * last + 1,
-                  p + (size_t)r * ldp + 16 * last, 0, a + r * dims);
+        mix_lines(type, dims, v, hs->line, pos + r - 16 * last + 1,
+                  load(MG_F32, p + (size_t)r * ldp + 16 * last), a + r * dims);
     vec4 s[4];
     if (rows * dims == 16)
         sum16(a, s);
@@ -208,12 +216,56 @@ INLINE void attend_head(enum mg_dtype type, int rows, const struct heads *hs,
         mix_group(type, hs, v, pos, s, lds, o, ldo);
 }
 
+/* Four heads of one query that sees n <= 16 positions: nothing leaves the registers. */
+INLINE void attend_short(enum mg_dtype type, const struct heads *hs, const char *k,
+                         const char *v, int n, const float *q, float *o) {
+    const float scale = 1.0f / sqrtf((float)hs->dim);
+    struct lanes p[4], a[16];
+    UNROLL for (int h = 0; h < 4; h++) p[h] = lanes_set(0);
+    for (int d = 0; d < hs->dim; d++) {
+        UNROLL for (int h = 0; h < 4; h++) {
+            struct lanes key =
+                load(type, k + (size_t)h * hs->head + (size_t)d * hs->line);
+            p[h] = lanes_fma(key, lanes_set(q[h * hs->dim + d]), p[h]);
+        }
+    }
+    UNROLL for (int h = 0; h < 4; h++) {
+        const float max = max1(keep_below(p[h], n, -INFINITY));
+        EACH(i) p[h].p[i] = exp_neg((p[h].p[i] - max) * scale);
+        p[h] = keep_below(p[h], n, 0);
+    }
+    const vec4 share = 1.0f / sum4(p);
+    UNROLL for (int h = 0; h < 4; h++) EACH(i) p[h].p[i] *= share[h];
+    int d = 0;
+    for (; d + 4 <= hs->dim; d += 4) {
+        const char *at = v + (size_t)d * hs->line;
+        UNROLL for (int i = 0; i < 16; i++) a[i] = lanes_set(0);
+        UNROLL for (int h = 0; h < 4; h++)
+            mix_lines(type, 4, at + (size_t)h * hs->head, hs->line, n, p[h], a + 4 * h);
+        vec4 s[4];
+        sum16(a, s);
+        UNROLL for (int h = 0; h < 4; h++) * (vec4_mem *)(o + h * hs->dim + d) = s[h];
+    }
+    for (; d < hs->dim; d++)
+        for (int h = 0; h < 4; h++) {
+            a[0] = lanes_set(0);
+            mix_lines(type, 1, v + (size_t)h * hs->head + (size_t)d * hs->line, hs->line,
+                      n, p[h], a);
+            o[h * hs->dim + d] = sum1(a[0]);
+        }
+}
+
 INLINE void attend_typed(enum mg_dtype type, const struct mg_kv_shape *kv,
                          const char *cache, int pos, int rows, const float *q, size_t ldq,
                          float *o, size_t ldo, float *s) {
     const struct heads hs = heads_of(kv);
     const size_t lds = 16 * kv_blocks(kv) + 16;
-    for (int h = 0; h < hs.n; h++) {
+    int h = 0;
+    for (; rows == 1 && pos < 16 && h + 4 <= hs.n; h += 4) {
+        const char *k = cache + (size_t)h * hs.head, *v = k + (size_t)hs.n * hs.head;
+        attend_short(type, &hs, k, v, pos + 1, q + h * hs.dim, o + h * hs.dim);
+    }
+    for (; h < hs.n; h++) {
         const char *k = cache + (size_t)h * hs.head, *v = k + (size_t)hs.n * hs.head;
         const float *qh = q + (size_t)h * (size_t)hs.dim;
         float *oh = o + (size_t)h * (size_t)hs.dim;

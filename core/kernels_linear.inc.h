@@ -138,26 +138,33 @@ INLINE void stripe(enum mg_dtype type, struct product p, int rows) {
         tile(type, &p, 1, TILE_OUTS, last);
 }
 
+/* outs rows of w times the rows of x one after the other. */
+INLINE void rows_alone(enum mg_dtype type, struct product p, int rows, int outs,
+                       struct ahead ahead) {
+    for (int r = 0; r < rows; r++, p = move_row(p, 1)) tile(type, &p, 1, outs, ahead);
+}
+
 INLINE void multiply(enum mg_dtype type, struct product p, int outs, int rows) {
     int o = 0;
+    if (rows == 1 && VEC_BYTES == 64 && p.k <= 64)
+        for (; o + 16 <= outs; o += 16, p = move_out(p, 16))
+            tile(type, &p, 1, 16, (struct ahead){2048, 16});
     if (rows == 1) {
-        if (VEC_BYTES == 64 && p.k <= 64)
-            for (; o + 16 <= outs; o += 16, p = move_out(p, 16))
-                tile(type, &p, 1, 16, (struct ahead){2048, 16});
         for (; o + 4 <= outs; o += 4, p = move_out(p, 4))
             tile(type, &p, 1, 4, (struct ahead){8192, 4});
-    } else if (rows == 2 && VEC_BYTES == 64) {
+    } else if (VEC_BYTES < 64 &&
+               p.k <= 64) { /* four sums are reduced at the cost of one */
+        for (; o + 4 <= outs; o += 4, p = move_out(p, 4))
+            rows_alone(type, p, rows, 4, (struct ahead){0, 0});
+    } else if (VEC_BYTES == 64 && rows == 2) {
         for (; o + 8 <= outs; o += 8, p = move_out(p, 8))
             tile(type, &p, 2, 8, (struct ahead){8192, 8});
     } else {
         for (; o + TILE_OUTS <= outs; o += TILE_OUTS, p = move_out(p, TILE_OUTS))
             stripe(type, p, rows);
     }
-    for (; o < outs; o++, p = move_out(p, 1)) {
-        struct product one = p;
-        for (int r = 0; r < rows; r++, one = move_row(one, 1))
-            tile(type, &one, 1, 1, (struct ahead){0, 0});
-    }
+    for (; o < outs; o++, p = move_out(p, 1))
+        rows_alone(type, p, rows, 1, (struct ahead){0, 0});
 }
 
 static void linear(const struct mg_matrix *w, int rows, const float *x, size_t ldx,

@@ -14,7 +14,12 @@ static void rmsnorm(int n, const float *x, float *y) {
         sum = lanes_fma(v, v, sum);
     }
     const float scale = 1.0f / sqrtf(sum1(sum) / (float)n + 1e-5f);
-    for (k = 0; k < n; k++) y[k] = x[k] * scale;
+    for (k = 0; k + 16 <= n; k += 16) {
+        struct lanes v = load(MG_F32, x + k);
+        EACH(i) v.p[i] *= scale;
+        store(y + k, v);
+    }
+    for (; k < n; k++) y[k] = x[k] * scale;
 }
 
 /* One element, for edges. */
@@ -62,6 +67,7 @@ static void embed(const struct mg_matrix *a, int row_a, const struct mg_matrix *
 #define WIDE (VEC_BYTES / 8)
 typedef double wide __attribute__((vector_size(VEC_BYTES)));
 typedef double wide_mem __attribute__((vector_size(VEC_BYTES), aligned(8), may_alias));
+typedef float half_floats __attribute__((vector_size(VEC_BYTES / 2)));
 typedef int64_t wide_int __attribute__((vector_size(VEC_BYTES)));
 
 /* exp(x), below 1 ulp, with + and * alone, so that no build needs an fma. x above 0
@@ -95,13 +101,18 @@ INLINE wide exp_wide(wide x) {
 }
 
 static void weights(int n, const float *l, float max, double temperature, double *p) {
-    const wide top = (double)max - (wide){0};
-    for (int k = 0; k < n; k += WIDE) {
-        const int some = n - k < WIDE ? n - k : WIDE;
-        wide x = top;
-        for (int i = 0; i < some; i++) x[i] = l[k + i];
-        x = exp_wide((x - top) / temperature);
-        memcpy(p + k, &x, (size_t)some * 8);
+    for (int k = 0; k < n; k += 16) {
+        struct lanes v =
+            n - k < 16 ? load_some(MG_F32, l + k, n - k) : load(MG_F32, l + k);
+        EACH(i) {
+            half_floats low, high;
+            memcpy(&low, &v.p[i], sizeof low);
+            memcpy(&high, (char *)&v.p[i] + sizeof low, sizeof high);
+            wide x = __builtin_convertvector(low, wide) - (double)max;
+            wide y = __builtin_convertvector(high, wide) - (double)max;
+            *(wide_mem *)(p + k + i * VEC) = exp_wide(x / temperature);
+            *(wide_mem *)(p + k + i * VEC + WIDE) = exp_wide(y / temperature);
+        }
     }
 }
 
@@ -113,26 +124,18 @@ static int max_finite(int n, const float *l, float *max) {
     ivec bad[PIECES] = {{0}};
     int k = 0;
     for (; k < n; k += 16) {
-        struct lanes v;
-        if (k + 16 <= n) {
-            v = load(MG_F32, l + k);
-        } else { /* what is missing is the first element again */
-            float part[16];
-            for (int i = 0; i < 16; i++) part[i] = l[k + i < n ? k + i : 0];
-            v = load(MG_F32, part);
-        }
+        struct lanes v =
+            n - k < 16 ? load_some(MG_F32, l + k, n - k) : load(MG_F32, l + k);
+        if (n - k < 16) /* what is missing is the first element again */
+            v = keep_below(v, n - k, l[0]);
         EACH(i) {
             bad[i] |= ((ivec)v.p[i] & 0x7f800000) == 0x7f800000;
             top.p[i] = vec_pick(v.p[i] > top.p[i], v.p[i], top.p[i]);
         }
     }
-    float best = -INFINITY;
     int any = 0;
-    EACH(i) for (int j = 0; j < VEC; j++) {
-        best = top.p[i][j] > best ? top.p[i][j] : best;
-        any |= bad[i][j];
-    }
-    *max = best;
+    EACH(i) for (int j = 0; j < VEC; j++) any |= bad[i][j];
+    *max = max1(top);
     return any ? -1 : 0;
 }
 

@@ -1,14 +1,22 @@
 /* SPDX-License-Identifier: Apache-2.0
  * ops.c - which kernels this machine can run, and the sizes they all agree on. */
+#ifdef __x86_64__
+#include <cpuid.h>
+#endif
 #include "ops.h"
 #include "gemm.h"
 
 extern const struct mg_ops mg_ops_plain, mg_ops_avx2, mg_ops_avx512, mg_ops_neon;
 
 #ifdef __x86_64__
+/* clang has no name for it in __builtin_cpu_supports. */
+static int has_f16c(void) {
+    unsigned a, b, c, d;
+    return __get_cpuid(1, &a, &b, &c, &d) && (c & bit_F16C);
+}
+
 static int has_avx2(void) {
-    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
-           __builtin_cpu_supports("f16c");
+    return __builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") && has_f16c();
 }
 
 static int has_avx512(void) {

@@ -3,6 +3,9 @@
  *
  * Order of every float sum, the promise that makes replies reproducible: 16 lanes over k, lane i
  * takes k = i, i+16, ... by fma from 0 (tail padded with zeros), then l[i]+l[i+8], +4, +2, +1.
+ * Attention: a score is one fma chain over the elements of the head; exp(score - max) are added
+ * up in 16 lanes by position, without fma, and the same tree; so are share * value, by fma.
+ * A NaN or Inf that arises is handed on to the logits, never hidden.
  * Internal to core. */
 #ifndef MG_OPS_H
 #define MG_OPS_H
@@ -35,7 +38,8 @@ struct mg_ops {
     /* Causal attention of rows queries at positions pos ...; o may not overlap q. */
     void (*attend)(const struct mg_kv_shape *, const void *kv, int pos, int rows, const float *q,
                    size_t ldq, float *o, size_t ldo, float *scratch);
-    /* p[i] = exp((l[i] - max) / temperature) in double, own exp. Same bits everywhere. */
+    /* p[i] = exp((l[i] - max) / temperature) in double; p has room for a multiple of 16. An l[i]
+     * above max counts as max. */
     void (*weights)(int n, const float *l, float max, double temperature, double *p);
     /* Largest logit into *max; 0, or -1 if one of them is not finite. */
     int (*max_finite)(int n, const float *l, float *max);
