@@ -6,6 +6,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <poll.h>
 #include <stddef.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -17,6 +18,8 @@
 #include "log.h"
 #include "metrics_table.h"
 #include "worker.h"
+
+#define HEAD_TRIES 100 /* of 50 ms */
 
 const char *const endpoint_names[EP_COUNT] = {"generate", "chat",   "health",
                                               "metrics",  "status", "other"};
@@ -235,43 +238,61 @@ static int fail_file(const struct config *c, const char *what, char *error, size
     return code;
 }
 
-/* Open the file under the lock of its first byte, and give a new one its size. 0 or a code. */
+static int fail_version(const struct config *c, char *error, size_t size) {
+    snprintf(error, size, "metrics: %s is not a counter file of this version: remove it",
+             c->metrics);
+    return EXIT_CONFIG;
+}
+
+/* Lock or unlock the head of the file. Others hold it for microseconds, unless they were stopped. */
+static int lock_head(short type) {
+    struct flock head = {.l_type = type, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
+    for (int i = 0; i < HEAD_TRIES; i++) {
+        if (!fcntl(file, F_OFD_SETLK, &head)) return 0;
+        if (errno != EAGAIN && errno != EACCES) return -1;
+        poll(NULL, 0, 50);
+    }
+    errno = EBUSY;
+    return -1;
+}
+
+/* Open the file, lock it, and give a new one its size. 0 or a code. */
 static int open_file(const struct config *c, char *error, size_t size) {
-    struct flock first = {.l_type = F_WRLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
     struct stat st;
     file = open(c->metrics, O_RDWR | O_CREAT | O_CLOEXEC | O_NOFOLLOW, 0640);
     if (file < 0) return fail_file(c, "may not open", error, size);
-    if (fcntl(file, F_OFD_SETLKW, &first) || fstat(file, &st) ||
+    if (lock_head(F_WRLCK) || fstat(file, &st) ||
         (!st.st_size && ftruncate(file, sizeof(struct table))))
         return fail_file(c, "may not prepare", error, size);
-    if (st.st_size && st.st_size != sizeof(struct table)) {
-        snprintf(error, size, "metrics: %s is not a counter file of this version: remove it",
-                 c->metrics);
-        return EXIT_CONFIG;
+    return st.st_size && st.st_size != sizeof(struct table) ? fail_version(c, error, size) : 0;
+}
+
+/* The mapped file as the table, after a look at its head. 0 or a code. */
+static int use_file(const struct config *c, char *error, size_t size) {
+    struct table *t =
+        mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    if (t == MAP_FAILED) return fail_file(c, "may not map", error, size);
+    if (!t->magic[0]) init_table(t);
+    if (!table_fits(t)) {
+        munmap(t, sizeof *t);
+        return fail_version(c, error, size);
     }
+    table = t;
+    scope = "file";
+    for (int i = 0; i < METRICS_SLOTS; i++) /* left behind by the dead */
+        if (LOAD(table->slot[i].owner) && claim_slot(i)) metrics_slot_end(i);
     return 0;
 }
 
 static int map_file(const struct config *c, char *error, size_t size) {
     int rc = open_file(c, error, size);
-    if (rc) return rc;
-    table = mmap(NULL, sizeof *table, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
-    if (table == MAP_FAILED) {
-        table = &private_table;
-        return fail_file(c, "may not map", error, size);
+    if (!rc) rc = use_file(c, error, size);
+    if (rc && file >= 0) {
+        close(file); /* and with it the lock */
+        file = -1;
     }
-    if (!table->magic[0]) init_table(table);
-    if (!table_fits(table)) {
-        snprintf(error, size, "metrics: %s is not a counter file of this version: remove it",
-                 c->metrics);
-        return EXIT_CONFIG;
-    }
-    for (int i = 0; i < METRICS_SLOTS; i++) /* left behind by the dead */
-        if (LOAD(table->slot[i].owner) && claim_slot(i)) metrics_slot_end(i);
-    struct flock first = {.l_type = F_UNLCK, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
-    fcntl(file, F_OFD_SETLK, &first);
-    scope = "file";
-    return 0;
+    if (!rc) lock_head(F_UNLCK);
+    return rc;
 }
 
 static int map_memory(char *error, size_t size) {
@@ -313,7 +334,7 @@ const struct table *metrics_table(void) {
 int metrics_slot_alive(int slot) {
     const struct slot *s = &table->slot[slot];
     if (metrics_slot_state(slot) == WORKER_NONE) return 0;
-    if (LOAD(s->owner) == owner) return 1;
+    if (LOAD(s->owner) == owner || table == &private_table) return 1;
     struct flock range = slot_range(slot, F_WRLCK);
     return file >= 0 && !fcntl(file, F_OFD_GETLK, &range) && range.l_type != F_UNLCK;
 }

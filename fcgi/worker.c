@@ -28,11 +28,12 @@ enum {
     IDLE_MS = 1000,
 };
 
-static volatile sig_atomic_t stop_signals, reopen_signals, reload_signals;
+static volatile sig_atomic_t stop_signals, quit_signals, reopen_signals, reload_signals;
 
 static void on_signal(int sig) {
     if (sig == SIGUSR1) reopen_signals = 1;
     else if (sig == SIGHUP) reload_signals = 1;
+    else if (sig == SIGQUIT) quit_signals = 1; /* our master's: however many come with it */
     else if (stop_signals < 2) stop_signals++;
 }
 
@@ -219,7 +220,7 @@ static void act_on_signals(struct worker *w) {
         log_info("HUP: a worker does not reload: send it to the master, or restart me");
     }
     if (s->draining) return;
-    if (stop_signals) begin_drain(w, "asked to stop");
+    if (stop_signals || quit_signals) begin_drain(w, "asked to stop");
     else if (w->max_served && s->n_served >= w->max_served) begin_drain(w, "max_requests");
 }
 

@@ -26,7 +26,8 @@ enum {
 };
 
 /* Serve until TERM, INT or QUIT (drain, then 0), or max_requests (0). Installs its own signal
- * handlers: USR1 reopens the log, a second TERM ends at once. Returns the exit code. */
+ * handlers: USR1 reopens the log; a second TERM or INT ends at once, QUIT (which the master sends
+ * to drain, perhaps beside a terminal's INT) never does. Returns the exit code. */
 int worker_run(const struct worker_start *);
 
 /* -t and start-up: open the checkpoint, build the batch and generate once. 0 or an exit code, with one line. */
