@@ -74,6 +74,9 @@ $(B)/tests/unit/test_fcgi_%: $(B)/tests/unit/test_fcgi_%.o $(UNIT_LIB:%.c=$(B)/%
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -lfcgi -ljansson -lblis -lpthread -lm $(LDLIBS)
 $(B)/tests/unit/test_%: $(B)/tests/unit/test_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
+TRAIN_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out core/cli/main.c core/cli/chat.c,$(CLI_SRC)))
+$(B)/tests/unit/test_train_%: $(B)/tests/unit/test_train_%.o $(TRAIN_OBJ) $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
 unit: $(UNIT)
 
 # ---- running, installing --------------------------------------------------------------------

@@ -6,7 +6,7 @@
 
 #include "adam.h"
 #include "cli.h"
-#include "random.h"
+#include "rng.h"
 #include "state.h"
 
 #include <math.h>
@@ -55,8 +55,8 @@ static int split_documents(struct run *r, const char *input) {
     r->batch = calloc((size_t)r->opt.batch_size, sizeof *r->batch);
     if (!r->order || !r->held_out || !r->batch) return out_of_memory();
     for (int32_t i = 0; i < n; i++) r->order[i] = i;
-    struct random rng = random_begin(r->opt.seed, STREAM_HELD_OUT);
-    if (r->n_eval) random_shuffle(&rng, r->order, n);
+    struct rng rng = rng_begin(r->opt.seed, STREAM_HELD_OUT);
+    if (r->n_eval) rng_shuffle(&rng, r->order, n);
     for (int32_t i = 0; i < r->n_eval; i++)
         r->held_out[i] = r->corpus.docs[r->order[r->n_train + i]];
     return say_corpus(r, input);
@@ -72,8 +72,8 @@ static struct net_doc find_document(struct run *r, int64_t i) {
     int64_t epoch = i / r->n_train;
     if (epoch != r->epoch) {
         qsort(r->order, (size_t)r->n_train, sizeof *r->order, compare_ids);
-        struct random rng = random_begin(r->opt.seed, (uint64_t)(STREAM_EPOCH + epoch));
-        random_shuffle(&rng, r->order, r->n_train);
+        struct rng rng = rng_begin(r->opt.seed, (uint64_t)(STREAM_EPOCH + epoch));
+        rng_shuffle(&rng, r->order, r->n_train);
         r->epoch = epoch;
     }
     return r->corpus.docs[r->order[i % r->n_train]];
@@ -114,8 +114,8 @@ int run_start(struct run *r, const struct run_options *opt, const char *input) {
     int rc = open_corpus(r, input, NULL, 0);
     if (!rc) rc = open_trainer(r);
     if (rc) return rc;
-    struct random rng = random_begin(opt->seed, STREAM_WEIGHTS);
-    random_normal(&rng, 0.08f, r->trainer->n_params, r->trainer->params);
+    struct rng rng = rng_begin(opt->seed, STREAM_WEIGHTS);
+    rng_normal(&rng, 0.08f, r->trainer->n_params, r->trainer->params);
     run_begin_report(r, 0);
     return 0;
 }

@@ -1,35 +1,35 @@
 /* SPDX-License-Identifier: Apache-2.0
- * random.c - see random.h. */
-#include "random.h"
+ * rng.c - see rng.h. */
+#include "rng.h"
 
 #include <math.h>
 #include <string.h>
 
-uint64_t random_next(struct random *r) {
+uint64_t rng_next(struct rng *r) {
     uint64_t z = r->state += 0x9E3779B97F4A7C15u;
     z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
     z = (z ^ z >> 27) * 0x94D049BB133111EBu;
     return z ^ z >> 31;
 }
 
-struct random random_begin(uint64_t seed, uint64_t stream) {
-    struct random r = {seed};
-    uint64_t s = random_next(&r);
+struct rng rng_begin(uint64_t seed, uint64_t stream) {
+    struct rng r = {seed};
+    uint64_t s = rng_next(&r);
     r.state = s ^ (stream * 0xD1342543DE82EF95u);
-    r.state = random_next(&r);
+    r.state = rng_next(&r);
     return r;
 }
 
-uint64_t random_below(struct random *r, uint64_t n) {
+uint64_t rng_below(struct rng *r, uint64_t n) {
     uint64_t limit = UINT64_MAX - UINT64_MAX % n, x;
-    do x = random_next(r);
+    do x = rng_next(r);
     while (x >= limit);
     return x % n;
 }
 
 /* Uniform in (-1, 1), 53 bits. */
-static double uniform(struct random *r) {
-    return (double)(random_next(r) >> 11) * 0x1p-52 - 1.0;
+static double uniform(struct rng *r) {
+    return (double)(rng_next(r) >> 11) * 0x1p-52 - 1.0;
 }
 
 /* ln x for normal x in (0, 1): x = m 2^e with m in [sqrt 1/2, sqrt 2), then the series of
@@ -48,7 +48,7 @@ static double ln(double x) {
 }
 
 /* Marsaglia's polar method, two values at a time. */
-void random_normal(struct random *r, float std, size_t n, float *out) {
+void rng_normal(struct rng *r, float std, size_t n, float *out) {
     for (size_t i = 0; i < n; i += 2) {
         double u, v, s;
         do u = uniform(r), v = uniform(r), s = u * u + v * v;
@@ -59,9 +59,9 @@ void random_normal(struct random *r, float std, size_t n, float *out) {
     }
 }
 
-void random_shuffle(struct random *r, int32_t *a, int32_t n) {
+void rng_shuffle(struct rng *r, int32_t *a, int32_t n) {
     for (int32_t i = n - 1; i > 0; i--) {
-        int32_t j = (int32_t)random_below(r, (uint64_t)i + 1), t = a[i];
+        int32_t j = (int32_t)rng_below(r, (uint64_t)i + 1), t = a[i];
         a[i] = a[j], a[j] = t;
     }
 }
