@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * adam.c - see adam.h. Elementwise float loops that the compiler vectorises; the powers are made
- * without libm, so that a checkpoint does not depend on its version. */
+ * adam.c - see adam.h. Elementwise float loops that the compiler vectorises; the powers
+ * are made without libm, so that a checkpoint does not depend on its version. */
 #include "adam.h"
 
 #include "vec.h"
@@ -23,7 +23,8 @@ struct adam_step adam_begin(int64_t t, double lr) {
     };
 }
 
-VEC_CLONES void adam_update(struct adam_step s, size_t n, const float *g, float *w, float *m, float *v) {
+VEC_CLONES void adam_update(struct adam_step s, size_t n, const float *g, float *w,
+                            float *m, float *v) {
     const float b1 = (float)BETA1, b2 = (float)BETA2;
     const float c1 = (float)(1 - BETA1), c2 = (float)(1 - BETA2), eps = 1e-8f;
     for (size_t i = 0; i < n; i++) {

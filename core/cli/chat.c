@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * chat.c - `microgpt chat`: a conversation in the terminal, or a line at a time from a pipe. Every
- * turn is the request that the HTTP endpoint would get, with the whole history. */
+ * chat.c - `microgpt chat`: a conversation in the terminal, or a line at a time from a
+ * pipe. Every turn is the request that the HTTP endpoint would get, with the whole
+ * history. */
 #include "session.h"
 #include "utf8.h"
 
@@ -17,7 +18,7 @@ struct chat {
     int32_t *prompt;             /* [block_size] */
     struct mg_message *messages; /* [n], contents owned */
     size_t n, cap;
-    int worst;                   /* exit code: the first line that could not be answered */
+    int worst; /* exit code: the first line that could not be answered */
 };
 
 static int out_of_memory(void) {
@@ -42,7 +43,8 @@ static void forget(struct chat *c, size_t keep) {
     while (c->n > keep) free((char *)c->messages[--c->n].content);
 }
 
-/* Compute the reply and print it as it comes. The history keeps it, unless it is blank. */
+/* Compute the reply and print it as it comes. The history keeps it, unless it is blank.
+ */
 static int reply(struct chat *c) {
     struct mg_error err = {0};
     uint64_t dropped;
@@ -73,7 +75,8 @@ static int reply(struct chat *c) {
     return rc;
 }
 
-/* One line of the user. Returns 0 to go on, 1 after /quit, else an exit code that ends it. */
+/* One line of the user. Returns 0 to go on, 1 after /quit, else an exit code that ends
+ * it. */
 static int take_line(struct chat *c, const char *line, size_t len) {
     if (len == 5 && memcmp(line, "/quit", 5) == 0) return 1;
     if (len == 6 && memcmp(line, "/clear", 6) == 0) {
@@ -125,7 +128,8 @@ static int talk_in_terminal(struct chat *c) {
 
 static int chat(struct chat *c) {
     const struct mg_model_info *m = mg_model_info(c->model);
-    if (!m->has_chat) return cli_error(CLI_DATA, "model was not trained with chat tokens");
+    if (!m->has_chat)
+        return cli_error(CLI_DATA, "model was not trained with chat tokens");
     c->prompt = calloc((size_t)m->block_size, sizeof *c->prompt);
     c->batch = session_batch(c->model, 1);
     int rc = c->batch ? 0 : CLI_SYSTEM;
@@ -146,7 +150,8 @@ int chat_main(const struct cli_command *self, int argc, char **argv) {
         {"temperature", "X", CLI_REAL, &c.job.temperature, 0, 1e308,
          "0 takes the likeliest token", 0},
         {"seed", "N", CLI_SEED, &c.job.seed, 0, 0, "of every reply", 0},
-        {"max-tokens", "N", CLI_COUNT, &c.job.max_tokens, 0, 0, "longest reply; what fits", 0},
+        {"max-tokens", "N", CLI_COUNT, &c.job.max_tokens, 0, 0,
+         "longest reply; what fits", 0},
         {"compat", "0.5", CLI_STRING, &compat, 0, 0, "generate as version 0.5 did", 0},
         {0},
     };

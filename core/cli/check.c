@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * check.c - `microgpt check`: everything the service does with a checkpoint when it starts, and
- * one generation over the whole context. */
+ * check.c - `microgpt check`: everything the service does with a checkpoint when it
+ * starts, and one generation over the whole context. */
 #include "session.h"
 
 #include <jansson.h>
@@ -19,7 +19,8 @@ static int generate_once(const struct mg_model *model, struct mg_error *err) {
     mg_batch_free(b);
     if (lane < 0) return cli_model_error(err);
     if (!fault) return 0;
-    snprintf(err->text, sizeof err->text, "the model computes a logit that is not finite");
+    snprintf(err->text, sizeof err->text,
+             "the model computes a logit that is not finite");
     return cli_error(CLI_DATA, "%s", err->text);
 }
 
@@ -51,8 +52,8 @@ int check_main(const struct cli_command *self, int argc, char **argv) {
         rc = print_json(dir, rc, err.text);
     } else if (!rc) {
         const struct mg_model_info *m = mg_model_info(model);
-        printf("%s: ok, %s, %d x %d x %d, context %d%s\n", dir, m->dtype, m->n_embd, m->n_head,
-               m->n_layer, m->block_size, m->has_chat ? ", chat" : "");
+        printf("%s: ok, %s, %d x %d x %d, context %d%s\n", dir, m->dtype, m->n_embd,
+               m->n_head, m->n_layer, m->block_size, m->has_chat ? ", chat" : "");
         rc = cli_finish();
     }
     mg_model_close(model);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * cli.h - what the subcommands of `microgpt` share: the table entry, options, messages and exit
- * codes. A subcommand is one file with one function `<name>_main`. */
+ * cli.h - what the subcommands of `microgpt` share: the table entry, options, messages
+ * and exit codes. A subcommand is one file with one function `<name>_main`. */
 #ifndef CLI_CLI_H
 #define CLI_CLI_H
 
@@ -27,10 +27,10 @@ struct cli_option {
     const char *name; /* without the dashes */
     const char *arg;  /* what stands for the value in the help text, NULL for a flag */
     enum cli_type type;
-    void *value;      /* const char **, int64_t *, uint64_t * (2), double *, int * */
-    double min, max;  /* of CLI_INT and CLI_REAL */
+    void *value;     /* const char **, int64_t *, uint64_t * (2), double *, int * */
+    double min, max; /* of CLI_INT and CLI_REAL */
     const char *help;
-    int given;        /* set by cli_parse */
+    int given; /* set by cli_parse */
 };
 
 struct cli_command {
@@ -40,9 +40,10 @@ struct cli_command {
     int (*run)(const struct cli_command *, int argc, char **argv); /* argv[0] = name */
 };
 
-/* Parse argv[1...] by a table that ends with name NULL: --name VALUE, --name=VALUE, --flag. At most
- * one word without dashes is taken, into *word (word NULL: none is). Returns -1 to go on, else the
- * exit code: 0 after --help was printed, CLI_USAGE after a complaint. */
+/* Parse argv[1...] by a table that ends with name NULL: --name VALUE, --name=VALUE,
+ * --flag. At most one word without dashes is taken, into *word (word NULL: none is).
+ * Returns -1 to go on, else the exit code: 0 after --help was printed, CLI_USAGE after a
+ * complaint. */
 int cli_parse(const struct cli_command *, struct cli_option *, int argc, char **argv,
               const char **word);
 

@@ -19,7 +19,8 @@ static uint16_t to_f16(uint32_t x) {
     if (mag >= 0x47800000) return (uint16_t)(sign | 0x7C00); /* 65536 and more */
     int e = (int)(mag >> 23) - 127;
     if (e < -25) return (uint16_t)sign;
-    if (e < -14) return (uint16_t)(sign | shift_even((mag & 0x7FFFFF) | 0x800000, -1 - e));
+    if (e < -14)
+        return (uint16_t)(sign | shift_even((mag & 0x7FFFFF) | 0x800000, -1 - e));
     return (uint16_t)(sign | shift_even(mag - (112u << 23), 13)); /* may carry into Inf */
 }
 

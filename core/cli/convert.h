@@ -5,7 +5,8 @@
 
 #include "../checkpoint.h"
 
-/* dst[i] = src[i] as MG_F16 or MG_BF16, round to nearest even; what is too large becomes Inf. */
+/* dst[i] = src[i] as MG_F16 or MG_BF16, round to nearest even; what is too large becomes
+ * Inf. */
 void convert_to_half(enum mg_dtype, const float *src, size_t n, uint16_t *dst);
 
 #endif

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * corpus.c - see corpus.h. The first pass lays documents out as code points, special tokens as
- * negative numbers, and marks the characters it meets; when the vocabulary is known the second
- * pass turns them into ids in place and cuts what is too long. Bad input is told with its place. */
+ * corpus.c - see corpus.h. The first pass lays documents out as code points, special
+ * tokens as negative numbers, and marks the characters it meets; when the vocabulary is
+ * known the second pass turns them into ids in place and cuts what is too long. Bad input
+ * is told with its place. */
 #include "corpus.h"
 
 #include "cli.h"
@@ -21,13 +22,14 @@ enum { N_CODES = 0x110000 };
 struct reader {
     struct corpus *c;
     const struct corpus_options *opt;
-    uint8_t *seen;    /* [N_CODES] */
-    size_t *start;    /* [n_docs + 1]: first token of each document */
+    uint8_t *seen; /* [N_CODES] */
+    size_t *start; /* [n_docs + 1]: first token of each document */
     int32_t cap_docs;
-    int64_t line;     /* the one being read, from 1 */
+    int64_t line; /* the one being read, from 1 */
 };
 
-/* ---- growing arrays --------------------------------------------------------------------- */
+/* ---- growing arrays
+ * --------------------------------------------------------------------- */
 
 static int out_of_memory(void) {
     return cli_error(CLI_SYSTEM, "out of memory for the corpus");
@@ -58,18 +60,19 @@ static int end_doc(struct reader *r) {
     return 0;
 }
 
-/* ---- characters ------------------------------------------------------------------------- */
+/* ---- characters
+ * ------------------------------------------------------------------------- */
 
-/* Append the characters of text. Complains about what is not UTF-8 and about NUL, with the column
- * (in characters) or, for JSON, the message. */
+/* Append the characters of text. Complains about what is not UTF-8 and about NUL, with
+ * the column (in characters) or, for JSON, the message. */
 static int add_text(struct reader *r, const char *text, size_t len, const char *where) {
     const char *p = text, *end = p + len;
     for (int64_t column = 1; p < end; column++) {
         int32_t code = 0;
         int n = utf8_decode(p, end, &code);
         if (n == 0 || code == 0)
-            return cli_error(CLI_DATA, "%s:%lld:%lld: %s%s", r->opt->path, (long long)r->line,
-                             (long long)column, where,
+            return cli_error(CLI_DATA, "%s:%lld:%lld: %s%s", r->opt->path,
+                             (long long)r->line, (long long)column, where,
                              n ? "NUL is not text" : "not UTF-8");
         int rc = add_token(r->c, code);
         if (rc) return rc;
@@ -88,7 +91,8 @@ static void trim(const char **text, size_t *len) {
     while (*len && is_space((*text)[*len - 1])) --*len;
 }
 
-/* ---- a line of either kind -------------------------------------------------------------- */
+/* ---- a line of either kind
+ * -------------------------------------------------------------- */
 
 /* [bos, characters, bos] */
 static int read_text_line(struct reader *r, const char *line, size_t len) {
@@ -98,7 +102,8 @@ static int read_text_line(struct reader *r, const char *line, size_t len) {
     return rc ? rc : end_doc(r);
 }
 
-static int bad_turn(const struct reader *r, size_t i, const char *what, const char *found) {
+static int bad_turn(const struct reader *r, size_t i, const char *what,
+                    const char *found) {
     return cli_error(CLI_DATA, "%s:%lld: messages[%zu]: %s%.40s%s", r->opt->path,
                      (long long)r->line, i, what, found, *found ? "'" : "");
 }
@@ -110,7 +115,9 @@ static int read_turn(struct reader *r, const json_t *turn, size_t i, int32_t *ro
     if (!json_is_string(role_j) || !json_is_string(content))
         return bad_turn(r, i, "wants {\"role\": string, \"content\": string}", "");
     const char *name = json_string_value(role_j);
-    *role = strcmp(name, "user") == 0 ? USER : strcmp(name, "assistant") == 0 ? ASSISTANT : 0;
+    *role = strcmp(name, "user") == 0        ? USER
+            : strcmp(name, "assistant") == 0 ? ASSISTANT
+                                             : 0;
     if (!*role) return bad_turn(r, i, "unknown role '", name);
     size_t len = json_string_length(content);
     if (mg_text_is_blank(json_string_value(content), len))
@@ -148,10 +155,11 @@ static int read_json_line(struct reader *r, const char *line, size_t len) {
     if (!j)
         return cli_error(CLI_DATA, "%s:%lld:%d: %s", r->opt->path, (long long)r->line,
                          e.column > 0 ? e.column : 1, e.text);
-    int rc = json_is_array(j)
-                 ? read_turns(r, j)
-                 : cli_error(CLI_DATA, "%s:%lld:1: wants an array of messages, one a line",
-                             r->opt->path, (long long)r->line);
+    int rc =
+        json_is_array(j)
+            ? read_turns(r, j)
+            : cli_error(CLI_DATA, "%s:%lld:1: wants an array of messages, one a line",
+                        r->opt->path, (long long)r->line);
     json_decref(j);
     return rc;
 }
@@ -169,14 +177,16 @@ static int read_lines(struct reader *r, const char *p, size_t size) {
         if (len == 0)
             r->c->n_blank++;
         else
-            rc = r->opt->chat ? read_json_line(r, line, len) : read_text_line(r, line, len);
+            rc = r->opt->chat ? read_json_line(r, line, len)
+                              : read_text_line(r, line, len);
         p = nl ? nl + 1 : end;
     }
     r->c->n_lines = r->line;
     return rc;
 }
 
-/* ---- vocabulary and ids ----------------------------------------------------------------- */
+/* ---- vocabulary and ids
+ * ----------------------------------------------------------------- */
 
 static int make_vocabulary(struct reader *r) {
     struct corpus *c = r->c;
@@ -239,7 +249,8 @@ static int make_docs(struct reader *r) {
                      r->opt->chat ? "conversation with an assistant turn" : "document");
 }
 
-/* ---- the file --------------------------------------------------------------------------- */
+/* ---- the file
+ * --------------------------------------------------------------------------- */
 
 static int read_fd(int fd, const char *path, char **data, size_t *size) {
     size_t cap = 0;
@@ -261,8 +272,8 @@ static int read_fd(int fd, const char *path, char **data, size_t *size) {
 static int read_file(const char *path, char **data, size_t *size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return cli_error(errno == EACCES ? CLI_NOPERM : CLI_NOINPUT, "cannot open %s: %s", path,
-                         strerror(errno));
+        return cli_error(errno == EACCES ? CLI_NOPERM : CLI_NOINPUT, "cannot open %s: %s",
+                         path, strerror(errno));
     int rc = read_fd(fd, path, data, size);
     close(fd);
     return rc;

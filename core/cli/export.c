@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * export.c - `microgpt export`: a checkpoint for serving only, its weights in another format if
- * wanted. meta.json is copied byte by byte. */
+ * export.c - `microgpt export`: a checkpoint for serving only, its weights in another
+ * format if wanted. meta.json is copied byte by byte. */
 #include "cli.h"
 #include "save.h"
 
@@ -26,10 +26,12 @@ static const struct mg_matrix *find_matrix(const struct mg_model *m, int i) {
 }
 
 static struct net_shape shape_of(const struct mg_model_info *m) {
-    return (struct net_shape){m->vocab_size, m->n_embd, m->n_head, m->n_layer, m->block_size};
+    return (struct net_shape){m->vocab_size, m->n_embd, m->n_head, m->n_layer,
+                              m->block_size};
 }
 
-/* All weights as float, in the order of the training array; what F16 cannot hold is told. */
+/* All weights as float, in the order of the training array; what F16 cannot hold is told.
+ */
 static int widen(const struct mg_model *m, const struct net_shape *s, enum mg_dtype to,
                  float *out) {
     for (int i = 0; i < net_tensors(s); i++) {
@@ -39,8 +41,8 @@ static int widen(const struct mg_model *m, const struct net_shape *s, enum mg_dt
         m->ops->widen(w->dtype, w->data, n, out + t.at);
         for (size_t j = 0; to == MG_F16 && j < n; j++)
             if (fabsf(out[t.at + j]) >= 65520)
-                return cli_error(CLI_DATA, "%s[%zu] = %g is too large for f16: use bf16", t.name,
-                                 j, (double)out[t.at + j]);
+                return cli_error(CLI_DATA, "%s[%zu] = %g is too large for f16: use bf16",
+                                 t.name, j, (double)out[t.at + j]);
     }
     return 0;
 }
@@ -51,8 +53,9 @@ static int copy_meta(const char *from, struct save *s) {
     size_t len;
     snprintf(path, sizeof path, "%s/meta.json", from);
     int dir = mg_dir_open(from, &err);
-    char *text = dir < 0 ? NULL
-                         : mg_file_read(dir, "meta.json", path, (size_t)1 << 30, &len, &err);
+    char *text = dir < 0
+                     ? NULL
+                     : mg_file_read(dir, "meta.json", path, (size_t)1 << 30, &len, &err);
     if (dir >= 0) close(dir);
     int rc = text ? save_bytes(s, "meta.json", text, len) : cli_model_error(&err);
     free(text);
@@ -76,7 +79,8 @@ static int write_checkpoint(const struct mg_model *m, const char *from, const ch
 }
 
 static int parse_dtype(const char *name) {
-    static const char *const names[] = {[MG_F32] = "f32", [MG_F16] = "f16", [MG_BF16] = "bf16"};
+    static const char *const names[] = {
+        [MG_F32] = "f32", [MG_F16] = "f16", [MG_BF16] = "bf16"};
     for (int i = 0; i < 3; i++)
         if (strcmp(names[i], name) == 0) return i;
     cli_error(CLI_USAGE, "--dtype: '%s' is none of f32, f16, bf16", name);
@@ -90,12 +94,14 @@ int export_main(const struct cli_command *self, int argc, char **argv) {
         {"model", "DIR", CLI_STRING, &from, 0, 0, "the checkpoint to read", 0},
         {"output", "DIR", CLI_STRING, &to, 0, 0, "the one to write", 0},
         {"dtype", "TYPE", CLI_STRING, &type, 0, 0, "f32, f16 or bf16", 0},
-        {"overwrite", NULL, CLI_FLAG, &overwrite, 0, 0, "replace a checkpoint that is there", 0},
+        {"overwrite", NULL, CLI_FLAG, &overwrite, 0, 0,
+         "replace a checkpoint that is there", 0},
         {0},
     };
     int rc = cli_parse(self, table, argc, argv, NULL);
     if (rc >= 0) return rc;
-    if (!from || !to) return cli_error(CLI_USAGE, "export: give --model DIR and --output DIR");
+    if (!from || !to)
+        return cli_error(CLI_USAGE, "export: give --model DIR and --output DIR");
     int dtype = parse_dtype(type);
     if (dtype < 0) return CLI_USAGE;
     if ((rc = save_check(to, overwrite)) != 0) return rc;

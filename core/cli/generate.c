@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * generate.c - `microgpt generate`: samples, one a line, in order. Sample i has seed + i, as in
- * the endpoint; the lanes of a batch compute many at a time. */
+ * generate.c - `microgpt generate`: samples, one a line, in order. Sample i has seed + i,
+ * as in the endpoint; the lanes of a batch compute many at a time. */
 #include "session.h"
 
 #include <jansson.h>
@@ -10,14 +10,14 @@
 
 struct generation {
     const struct mg_model *model;
-    struct mg_job job;  /* of sample 0 */
+    struct mg_job job; /* of sample 0 */
     int64_t n;
     struct sample {
         char *text;
         size_t len;
         int done;
-    } *sample;          /* [n] */
-    int64_t *of_lane;   /* [lanes] the sample on each lane, -1: none */
+    } * sample;       /* [n] */
+    int64_t *of_lane; /* [lanes] the sample on each lane, -1: none */
     int lanes;
 };
 
@@ -114,7 +114,8 @@ static int generate(struct generation *g, int json) {
 
 int generate_main(const struct cli_command *self, int argc, char **argv) {
     const char *dir = NULL, *compat = NULL;
-    struct generation g = {.n = 1, .job = {.kind = MG_GENERATE, .temperature = 0.5, .seed = 42}};
+    struct generation g = {.n = 1,
+                           .job = {.kind = MG_GENERATE, .temperature = 0.5, .seed = 42}};
     int json = 0;
     struct cli_option table[] = {
         {"model", "DIR", CLI_STRING, &dir, 0, 0, "the checkpoint", 0},
@@ -122,7 +123,8 @@ int generate_main(const struct cli_command *self, int argc, char **argv) {
         {"temperature", "X", CLI_REAL, &g.job.temperature, 0, 1e308,
          "0 takes the likeliest token", 0},
         {"seed", "N", CLI_SEED, &g.job.seed, 0, 0, "sample i has seed + i", 0},
-        {"max-tokens", "N", CLI_COUNT, &g.job.max_tokens, 0, 0, "longest sample; the context", 0},
+        {"max-tokens", "N", CLI_COUNT, &g.job.max_tokens, 0, 0,
+         "longest sample; the context", 0},
         {"compat", "0.5", CLI_STRING, &compat, 0, 0, "generate as version 0.5 did", 0},
         {"json", NULL, CLI_FLAG, &json, 0, 0, "as the reply of the HTTP endpoint", 0},
         {0},

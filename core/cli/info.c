@@ -15,8 +15,10 @@ struct facts {
 };
 
 static struct facts collect(const char *dir, const struct mg_model *model) {
-    struct facts f = {.dir = dir, .m = mg_model_info(model), .lanes = session_lanes(model)};
-    struct mg_batch_options o = {.lanes = f.lanes, .chunk = SESSION_CHUNK, .kv = MG_KV_F32};
+    struct facts f = {
+        .dir = dir, .m = mg_model_info(model), .lanes = session_lanes(model)};
+    struct mg_batch_options o = {
+        .lanes = f.lanes, .chunk = SESSION_CHUNK, .kv = MG_KV_F32};
     mg_model_digest(model, f.digest);
     f.lane = mg_lane_bytes(model, MG_KV_F32);
     f.worker = mg_batch_bytes(model, &o);
@@ -26,13 +28,15 @@ static struct facts collect(const char *dir, const struct mg_model *model) {
 static int print_json(const struct facts *f) {
     const struct mg_model_info *m = f->m;
     json_t *j = json_pack(
-        "{s:s,s:i,s:i,s:i,s:i,s:i,s:I,s:s,s:s,s:b,s:I,s:s,s:I,s:i,s:I,s:s}", "model", f->dir,
-        "vocab_size", m->vocab_size, "n_embd", m->n_embd, "n_head", m->n_head, "n_layer",
-        m->n_layer, "block_size", m->block_size, "parameters", (json_int_t)m->n_params, "dtype",
-        m->dtype, "tokenizer", m->tokenizer, "chat", m->has_chat, "weights_bytes",
-        (json_int_t)m->weights_bytes, "digest", f->digest, "lane_bytes", (json_int_t)f->lane,
-        "lanes", f->lanes, "worker_bytes", (json_int_t)f->worker, "kernels", m->kernels);
-    if (!j) return cli_error(CLI_DATA, "%s: the name of the directory is not UTF-8", f->dir);
+        "{s:s,s:i,s:i,s:i,s:i,s:i,s:I,s:s,s:s,s:b,s:I,s:s,s:I,s:i,s:I,s:s}", "model",
+        f->dir, "vocab_size", m->vocab_size, "n_embd", m->n_embd, "n_head", m->n_head,
+        "n_layer", m->n_layer, "block_size", m->block_size, "parameters",
+        (json_int_t)m->n_params, "dtype", m->dtype, "tokenizer", m->tokenizer, "chat",
+        m->has_chat, "weights_bytes", (json_int_t)m->weights_bytes, "digest", f->digest,
+        "lane_bytes", (json_int_t)f->lane, "lanes", f->lanes, "worker_bytes",
+        (json_int_t)f->worker, "kernels", m->kernels);
+    if (!j)
+        return cli_error(CLI_DATA, "%s: the name of the directory is not UTF-8", f->dir);
     json_dumpf(j, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(j);

@@ -6,16 +6,17 @@
 #include <string.h>
 
 static const struct cli_command commands[] = {
-    {"train", "--input FILE --output DIR [options]", "Train a checkpoint from a text file.",
-     train_main},
-    {"info", "[--json] DIR", "Say what a checkpoint is and what serving it takes.", info_main},
+    {"train", "--input FILE --output DIR [options]",
+     "Train a checkpoint from a text file.", train_main},
+    {"info", "[--json] DIR", "Say what a checkpoint is and what serving it takes.",
+     info_main},
     {"check", "[--json] DIR", "Do with a checkpoint what the service does at start.",
      check_main},
-    {"generate", "--model DIR [options]", "Print samples, as the HTTP endpoint gives them.",
-     generate_main},
+    {"generate", "--model DIR [options]",
+     "Print samples, as the HTTP endpoint gives them.", generate_main},
     {"chat", "--model DIR [options]", "Talk to a model.", chat_main},
-    {"export", "--model DIR --output DIR [options]", "Write a checkpoint for serving only.",
-     export_main},
+    {"export", "--model DIR --output DIR [options]",
+     "Write a checkpoint for serving only.", export_main},
     {0},
 };
 
@@ -52,8 +53,10 @@ int main(int argc, char **argv) {
         return CLI_USAGE;
     }
     if (strcmp(argv[1], "help") == 0) return help(argc, argv);
-    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0) return print_commands();
-    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0) return print_version();
+    if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
+        return print_commands();
+    if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)
+        return print_version();
     const struct cli_command *c = find_command(argv[1]);
     if (!c) return cli_error(CLI_USAGE, "no command '%s' (microgpt help)", argv[1]);
     return c->run(c, argc - 1, argv + 1);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * net.c - forward and backward of a slice (checkpoint.md, forward pass). The R rows of all its
- * documents stand below each other, so that a linear is one matrix product over all of them;
- * only attention goes document by document. Owns the layout of the parameter array and what the
- * forward pass keeps for the backward pass. */
+ * net.c - forward and backward of a slice (checkpoint.md, forward pass). The R rows of
+ * all its documents stand below each other, so that a linear is one matrix product over
+ * all of them; only attention goes document by document. Owns the layout of the parameter
+ * array and what the forward pass keeps for the backward pass. */
 #include "net.h"
 
 #include "attention.h"
@@ -12,10 +12,11 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- parameters ------------------------------------------------------------------------- */
+/* ---- parameters
+ * ------------------------------------------------------------------------- */
 
-/* The array: wte, wpe, lm_head, then per layer wq wk wv wo fc1 fc2. wq, wk, wv lie together, so
- * they are one [3 d, d] matrix. */
+/* The array: wte, wpe, lm_head, then per layer wq wk wv wo fc1 fc2. wq, wk, wv lie
+ * together, so they are one [3 d, d] matrix. */
 enum { PER_LAYER = 6 };
 
 static size_t embd_squared(const struct net_shape *s) {
@@ -39,11 +40,13 @@ static struct net_tensor layer_tensor(const struct net_shape *s, int layer, int 
     static const struct {
         const char *name;
         int rows, cols, at; /* in n_embd, n_embd, n_embd^2 */
-    } part[PER_LAYER] = {{"attn_wq", 1, 1, 0}, {"attn_wk", 1, 1, 1}, {"attn_wv", 1, 1, 2},
-                         {"attn_wo", 1, 1, 3}, {"mlp_fc1", 4, 1, 4}, {"mlp_fc2", 1, 4, 8}};
+    } part[PER_LAYER] = {{"attn_wq", 1, 1, 0}, {"attn_wk", 1, 1, 1},
+                         {"attn_wv", 1, 1, 2}, {"attn_wo", 1, 1, 3},
+                         {"mlp_fc1", 4, 1, 4}, {"mlp_fc2", 1, 4, 8}};
     struct net_tensor t = {.rows = part[i].rows * s->n_embd,
                            .cols = part[i].cols * s->n_embd,
-                           .at = find_layer(s, layer) + (size_t)part[i].at * embd_squared(s)};
+                           .at = find_layer(s, layer) +
+                                 (size_t)part[i].at * embd_squared(s)};
     snprintf(t.name, sizeof t.name, "layer%d.%s", layer, part[i].name);
     return t;
 }
@@ -58,16 +61,17 @@ struct net_tensor net_tensor(const struct net_shape *s, int i) {
     return i < 3 ? head[i] : layer_tensor(s, (i - 3) / PER_LAYER, (i - 3) % PER_LAYER);
 }
 
-/* ---- activations ------------------------------------------------------------------------ */
+/* ---- activations
+ * ------------------------------------------------------------------------ */
 
 /* What the backward pass of one layer needs; R rows each. */
 struct stash {
-    float *n1, *s1;     /* [R][d], [R]: input of the attention and the factor of its norm */
-    float *qkv;         /* [R][3 d] */
-    float *probs;       /* per document [n_head][n][ld] */
-    float *o;           /* [R][d]: concatenated heads */
-    float *n2, *s2;     /* [R][d], [R]: input of the MLP */
-    float *h;           /* [R][4 d]: relu(fc1) */
+    float *n1, *s1; /* [R][d], [R]: input of the attention and the factor of its norm */
+    float *qkv;     /* [R][3 d] */
+    float *probs;   /* per document [n_head][n][ld] */
+    float *o;       /* [R][d]: concatenated heads */
+    float *n2, *s2; /* [R][d], [R]: input of the MLP */
+    float *h;       /* [R][4 d]: relu(fc1) */
 };
 
 struct net_work {
@@ -101,9 +105,10 @@ static float *take(struct net_work *w, size_t *used, size_t n) {
     return p;
 }
 
-/* Place every array in w->memory and return how many floats they take (memory may be NULL). */
-static size_t lay_out(struct net_work *w, const struct net_shape *s, size_t rows, size_t probs,
-                      int longest) {
+/* Place every array in w->memory and return how many floats they take (memory may be
+ * NULL). */
+static size_t lay_out(struct net_work *w, const struct net_shape *s, size_t rows,
+                      size_t probs, int longest) {
     size_t used = 0, rd = rows * (size_t)s->n_embd;
     w->x0 = take(w, &used, rd), w->s0 = take(w, &used, rows);
     w->x = take(w, &used, rd);
@@ -123,8 +128,8 @@ static size_t lay_out(struct net_work *w, const struct net_shape *s, size_t rows
     return used;
 }
 
-static int reserve(struct net_work *w, const struct net_shape *s, const struct net_doc *docs,
-                   int n_docs) {
+static int reserve(struct net_work *w, const struct net_shape *s,
+                   const struct net_doc *docs, int n_docs) {
     size_t rows = 0, probs = 0;
     int longest = 0;
     for (int i = 0; i < n_docs; i++) {
@@ -149,30 +154,32 @@ static int reserve(struct net_work *w, const struct net_shape *s, const struct n
     return (int)rows;
 }
 
-/* ---- linears ---------------------------------------------------------------------------- */
+/* ---- linears
+ * ---------------------------------------------------------------------------- */
 
 /* y [rows][out] = beta y + x [rows][in] * w^T, w [out][in] */
 static void linear(int rows, int out, int in, const float *x, const float *w, float beta,
                    float *y) {
-    product(rows, out, in, 1.0f, (struct operand){x, in, 1}, (struct operand){w, 1, in}, beta, y,
-            out);
+    product(rows, out, in, 1.0f, (struct operand){x, in, 1}, (struct operand){w, 1, in},
+            beta, y, out);
 }
 
 /* dx [rows][in] = dy [rows][out] * w */
 static void linear_grad_input(int rows, int out, int in, const float *dy, const float *w,
                               float *dx) {
-    product(rows, in, out, 1.0f, (struct operand){dy, out, 1}, (struct operand){w, in, 1}, 0.0f,
-            dx, in);
+    product(rows, in, out, 1.0f, (struct operand){dy, out, 1}, (struct operand){w, in, 1},
+            0.0f, dx, in);
 }
 
 /* dw [out][in] = dy^T * x */
 static void linear_grad_weight(int rows, int out, int in, const float *dy, const float *x,
                                float *dw) {
-    product(out, in, rows, 1.0f, (struct operand){dy, 1, out}, (struct operand){x, in, 1}, 0.0f,
-            dw, in);
+    product(out, in, rows, 1.0f, (struct operand){dy, 1, out}, (struct operand){x, in, 1},
+            0.0f, dw, in);
 }
 
-/* ---- forward ---------------------------------------------------------------------------- */
+/* ---- forward
+ * ---------------------------------------------------------------------------- */
 
 struct pass {
     const struct net_shape *s;
@@ -245,7 +252,8 @@ static double cross_entropy(const struct pass *p) {
     return loss;
 }
 
-/* ---- backward --------------------------------------------------------------------------- */
+/* ---- backward
+ * --------------------------------------------------------------------------- */
 
 /* dx += the gradient of norm_rows, from dy. */
 static void norm_rows_grad(const struct pass *p, const float *dy, const float *y,
@@ -255,7 +263,8 @@ static void norm_rows_grad(const struct pass *p, const float *dy, const float *y
         vec_rmsnorm_grad(d, dy + r * d, y + r * d, scale[r], dx + r * d);
 }
 
-/* Probabilities to the gradient of scale * loss by the logits; then through lm_head into dx. */
+/* Probabilities to the gradient of scale * loss by the logits; then through lm_head into
+ * dx. */
 static void backward_head(const struct pass *p, float scale, float *grad) {
     int vocab = p->s->vocab_size, d = p->s->n_embd;
     float *l = p->w->logits;
@@ -269,8 +278,8 @@ static void backward_head(const struct pass *p, float scale, float *grad) {
     linear_grad_input(p->rows, vocab, d, l, lm_head(p), p->w->dx);
 }
 
-static void backward_attend(const struct pass *p, const struct stash *l, const float *dout,
-                            float *dqkv) {
+static void backward_attend(const struct pass *p, const struct stash *l,
+                            const float *dout, float *dqkv) {
     int d = p->s->n_embd, n_head = p->s->n_head;
     const float *qkv = l->qkv, *probs = l->probs;
     for (int i = 0; i < p->n_docs; i++) {

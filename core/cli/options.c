@@ -41,7 +41,8 @@ int cli_finish(void) {
     return cli_error(CLI_IO, "cannot write to standard output: %s", strerror(errno));
 }
 
-/* ---- help ------------------------------------------------------------------------------- */
+/* ---- help
+ * ------------------------------------------------------------------------------- */
 
 static void print_default(const struct cli_option *o) {
     switch (o->type) {
@@ -70,7 +71,8 @@ static void print_help(const struct cli_command *c, const struct cli_option *o) 
     printf("  %-24s %s\n", "--help", "this text");
 }
 
-/* ---- values ----------------------------------------------------------------------------- */
+/* ---- values
+ * ----------------------------------------------------------------------------- */
 
 static int set_int(const struct cli_option *o, const char *s) {
     char *end;
@@ -89,8 +91,9 @@ static int set_seed(const struct cli_option *o, const char *s) {
     unsigned long long v = strtoull(s, &end, 10);
     unsigned least = o->type == CLI_COUNT;
     if (errno || *s < '0' || *s > '9' || *end || v < least)
-        return cli_error(CLI_USAGE, "--%s: '%s' is not a whole number from %u to 2^64 - 1",
-                         o->name, s, least);
+        return cli_error(CLI_USAGE,
+                         "--%s: '%s' is not a whole number from %u to 2^64 - 1", o->name,
+                         s, least);
     *(uint64_t *)o->value = v;
     return 0;
 }
@@ -99,8 +102,8 @@ static int set_real(const struct cli_option *o, const char *s) {
     char *end;
     double v = strtod(s, &end);
     if (end == s || *end || !isfinite(v) || v < o->min || v > o->max)
-        return cli_error(CLI_USAGE, "--%s: '%s' is not a number from %g to %g", o->name, s,
-                         o->min, o->max);
+        return cli_error(CLI_USAGE, "--%s: '%s' is not a number from %g to %g", o->name,
+                         s, o->min, o->max);
     *(double *)o->value = v;
     return 0;
 }
@@ -118,9 +121,11 @@ static int set_value(struct cli_option *o, const char *s) {
     return 0;
 }
 
-/* ---- parsing ---------------------------------------------------------------------------- */
+/* ---- parsing
+ * ---------------------------------------------------------------------------- */
 
-static struct cli_option *find_option(struct cli_option *o, const char *name, size_t len) {
+static struct cli_option *find_option(struct cli_option *o, const char *name,
+                                      size_t len) {
     for (; o->name; o++)
         if (strlen(o->name) == len && memcmp(o->name, name, len) == 0) return o;
     return NULL;
@@ -137,8 +142,8 @@ static int parse_option(const struct cli_command *c, struct cli_option *table, i
     const char *arg = argv[*i] + 2, *eq = strchr(arg, '=');
     struct cli_option *o = find_option(table, arg, eq ? (size_t)(eq - arg) : strlen(arg));
     if (!o)
-        return cli_error(CLI_USAGE, "%s: unknown option '%s' (microgpt %s --help)", c->name,
-                         argv[*i], c->name);
+        return cli_error(CLI_USAGE, "%s: unknown option '%s' (microgpt %s --help)",
+                         c->name, argv[*i], c->name);
     if (o->type == CLI_FLAG && eq)
         return cli_error(CLI_USAGE, "%s: --%s takes no value", c->name, o->name);
     if (o->type == CLI_FLAG) return set_value(o, "");
@@ -148,8 +153,8 @@ static int parse_option(const struct cli_command *c, struct cli_option *table, i
     return set_value(o, argv[++*i]);
 }
 
-int cli_parse(const struct cli_command *c, struct cli_option *table, int argc, char **argv,
-              const char **word) {
+int cli_parse(const struct cli_command *c, struct cli_option *table, int argc,
+              char **argv, const char **word) {
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             print_help(c, table);
@@ -161,8 +166,8 @@ int cli_parse(const struct cli_command *c, struct cli_option *table, int argc, c
         } else if (word && !*word && argv[i][0] != '-') {
             *word = argv[i];
         } else {
-            return cli_error(CLI_USAGE, "%s: unexpected '%s' (microgpt %s --help)", c->name,
-                             argv[i], c->name);
+            return cli_error(CLI_USAGE, "%s: unexpected '%s' (microgpt %s --help)",
+                             c->name, argv[i], c->name);
         }
     }
     return -1;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * pool.c - see pool.h. One mutex guards the round; jobs of a round are handed out under it (they
- * are milliseconds long). Threads sleep between rounds. */
+ * pool.c - see pool.h. One mutex guards the round; jobs of a round are handed out under
+ * it (they are milliseconds long). Threads sleep between rounds. */
 #include "pool.h"
 
 #include <pthread.h>
@@ -20,7 +20,7 @@ struct pool {
         struct pool *pool;
         int index;
         pthread_t id;
-    } *member;
+    } * member;
 };
 
 /* Take jobs until none is left. Called and left with the lock held. */

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * report.c - see report.h. On a terminal one line that is written over, else a plain line every
- * few seconds. */
+ * report.c - see report.h. On a terminal one line that is written over, else a plain line
+ * every few seconds. */
 #include "report.h"
 
 #include "cli.h"
@@ -21,8 +21,8 @@ static double now(void) {
 }
 
 void report_begin(struct report *r, int64_t step, int64_t steps, int64_t eval_least) {
-    *r = (struct report){.steps = steps, .first_step = step, .last_loss = NAN,
-                         .last_eval = NAN};
+    *r = (struct report){
+        .steps = steps, .first_step = step, .last_loss = NAN, .last_eval = NAN};
     r->row_every = steps > 500 ? steps / 500 : 1;
     int64_t between = steps / 20 > eval_least ? steps / 20 : eval_least;
     int64_t rows = (between + r->row_every - 1) / r->row_every;
@@ -51,7 +51,8 @@ static int add_row(struct report *r, struct report_row row) {
     return 0;
 }
 
-/* ---- the progress line ------------------------------------------------------------------ */
+/* ---- the progress line
+ * ------------------------------------------------------------------ */
 
 static void format_time(double s, char out[48]) {
     long t = s < 0 ? 0 : (long)(s + 0.5);
@@ -69,11 +70,13 @@ static void show(struct report *r, int64_t step) {
     if (!isnan(r->last_eval))
         snprintf(eval, sizeof eval, "  eval %.4f", (double)r->last_eval);
     fprintf(stderr, "%sstep %lld/%lld  loss %.4f%s  %.0f tokens/s  %s left%s",
-            r->tty ? "\r" : "", (long long)step, (long long)r->steps, (double)r->last_loss, eval,
-            (double)r->tokens / (spent > 0 ? spent : 1e-9), left, r->tty ? "\x1b[K" : "\n");
+            r->tty ? "\r" : "", (long long)step, (long long)r->steps,
+            (double)r->last_loss, eval, (double)r->tokens / (spent > 0 ? spent : 1e-9),
+            left, r->tty ? "\x1b[K" : "\n");
 }
 
-int report_step(struct report *r, int64_t step, double loss, int tokens, double eval_loss) {
+int report_step(struct report *r, int64_t step, double loss, int tokens,
+                double eval_loss) {
     int rc = 0;
     r->sum += loss, r->count++, r->tokens += tokens;
     if (!isnan(eval_loss)) r->last_eval = (float)eval_loss;
@@ -91,7 +94,8 @@ void report_end(struct report *r) {
     if (r->tty && r->tokens) fputc('\n', stderr);
 }
 
-/* ---- files ------------------------------------------------------------------------------ */
+/* ---- files
+ * ------------------------------------------------------------------------------ */
 
 static void write_csv(const struct report *r, FILE *f) {
     fputs("step,loss,eval_loss\n", f);
@@ -118,7 +122,8 @@ static void draw_line(const struct report *r, FILE *f, int eval, double top) {
             eval ? "#c33" : "#36c");
     for (int i = 0; i < r->n_rows; i++) {
         double y = (double)(eval ? r->rows[i].eval_loss : r->rows[i].loss);
-        if (!isnan(y)) fprintf(f, "%.1f,%.1f ", plot_x(r, r->rows[i].step), plot_y(y, top));
+        if (!isnan(y))
+            fprintf(f, "%.1f,%.1f ", plot_x(r, r->rows[i].step), plot_y(y, top));
     }
     fputs("\"/>\n", f);
 }
@@ -129,19 +134,25 @@ static void write_svg(const struct report *r, FILE *f) {
         if ((double)r->rows[i].loss > top) top = (double)r->rows[i].loss;
         if ((double)r->rows[i].eval_loss > top) top = (double)r->rows[i].eval_loss;
     }
-    fprintf(f, "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
-               "font-family=\"sans-serif\" font-size=\"12\">\n"
-               "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n"
-               "<path d=\"M%d %dV%dH%d\" fill=\"none\" stroke=\"#888\"/>\n",
+    fprintf(f,
+            "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" "
+            "font-family=\"sans-serif\" font-size=\"12\">\n"
+            "<rect width=\"100%%\" height=\"100%%\" fill=\"#fff\"/>\n"
+            "<path d=\"M%d %dV%dH%d\" fill=\"none\" stroke=\"#888\"/>\n",
             WIDTH, HEIGHT, MARGIN, MARGIN, HEIGHT - MARGIN, WIDTH - MARGIN);
     for (int i = 0; i <= 4; i++)
         fprintf(f, "<text x=\"4\" y=\"%.1f\">%.2f</text>\n", plot_y(top * i / 4, top) + 4,
                 top * i / 4);
-    fprintf(f, "<text x=\"%d\" y=\"%d\">0</text>\n<text x=\"%d\" y=\"%d\" text-anchor=\"end\">"
-               "%lld steps</text>\n", MARGIN, HEIGHT - MARGIN + 16, WIDTH - MARGIN,
-            HEIGHT - MARGIN + 16, (long long)r->steps);
-    fprintf(f, "<text x=\"%d\" y=\"24\" fill=\"#36c\">loss</text>\n<text x=\"%d\" y=\"24\" "
-               "fill=\"#c33\">held-out loss</text>\n", MARGIN, MARGIN + 48);
+    fprintf(
+        f,
+        "<text x=\"%d\" y=\"%d\">0</text>\n<text x=\"%d\" y=\"%d\" text-anchor=\"end\">"
+        "%lld steps</text>\n",
+        MARGIN, HEIGHT - MARGIN + 16, WIDTH - MARGIN, HEIGHT - MARGIN + 16,
+        (long long)r->steps);
+    fprintf(f,
+            "<text x=\"%d\" y=\"24\" fill=\"#36c\">loss</text>\n<text x=\"%d\" y=\"24\" "
+            "fill=\"#c33\">held-out loss</text>\n",
+            MARGIN, MARGIN + 48);
     draw_line(r, f, 0, top);
     draw_line(r, f, 1, top);
     fputs("</svg>\n", f);
@@ -174,9 +185,11 @@ int report_load(struct report *r, const char *dir, int64_t step) {
     while (!rc && fgets(line, sizeof line, f)) {
         long long at;
         char loss[32], eval[32] = "nan";
-        if (sscanf(line, "%lld,%31[^,\n],%31[^,\n]", &at, loss, eval) < 2 || at > step) continue;
+        if (sscanf(line, "%lld,%31[^,\n],%31[^,\n]", &at, loss, eval) < 2 || at > step)
+            continue;
         struct report_row row = {at, strtof(loss, NULL), strtof(eval, NULL)};
-        if (add_row(r, row) != 0) rc = cli_error(CLI_SYSTEM, "out of memory for %s", path);
+        if (add_row(r, row) != 0)
+            rc = cli_error(CLI_SYSTEM, "out of memory for %s", path);
         r->last_loss = row.loss;
         if (!isnan(row.eval_loss)) r->last_eval = row.eval_loss;
     }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * run.c - see run.h. What a step does is a function of options, corpus and step number alone
- * (the order of an epoch comes from the seed), so the state to save is weights, moments, the step, and the losses
- * since the last row of the report. */
+ * run.c - see run.h. What a step does is a function of options, corpus and step number
+ * alone (the order of an epoch comes from the seed), so the state to save is weights,
+ * moments, the step, and the losses since the last row of the report. */
 #include "run.h"
 
 #include "adam.h"
@@ -16,15 +16,18 @@
 enum { STREAM_WEIGHTS, STREAM_HELD_OUT, STREAM_EPOCH };
 
 static int out_of_memory(void) {
-    return cli_error(CLI_SYSTEM, "out of memory: a smaller --batch-size or model needs less");
+    return cli_error(CLI_SYSTEM,
+                     "out of memory: a smaller --batch-size or model needs less");
 }
 
-/* ---- documents -------------------------------------------------------------------------- */
+/* ---- documents
+ * -------------------------------------------------------------------------- */
 
 static int say_corpus(const struct run *r, const char *input) {
     const struct corpus *c = &r->corpus;
-    cli_note("%s: %lld lines, %d documents (%d held out), %zu tokens, %d characters", input,
-             (long long)c->n_lines, (int)c->n_docs, (int)r->n_eval, c->n_tokens, c->n_chars);
+    cli_note("%s: %lld lines, %d documents (%d held out), %zu tokens, %d characters",
+             input, (long long)c->n_lines, (int)c->n_docs, (int)r->n_eval, c->n_tokens,
+             c->n_chars);
     if (c->n_blank) cli_note("  %lld blank lines skipped", (long long)c->n_blank);
     if (c->n_no_reply)
         cli_note("  %lld conversations without an assistant turn skipped",
@@ -36,8 +39,8 @@ static int say_corpus(const struct run *r, const char *input) {
         cli_note("  %lld documents cut to %lld tokens (--skip-long drops them)",
                  (long long)c->n_cut, (long long)r->opt.block_size);
     if (c->n_long)
-        cli_note("  %lld documents dropped, longer than %lld tokens", (long long)c->n_long,
-                 (long long)r->opt.block_size);
+        cli_note("  %lld documents dropped, longer than %lld tokens",
+                 (long long)c->n_long, (long long)r->opt.block_size);
     return 0;
 }
 
@@ -48,8 +51,8 @@ static int split_documents(struct run *r, const char *input) {
     if (r->n_eval == 0 && r->opt.eval > 0) r->n_eval = 1;
     r->n_train = n - r->n_eval;
     if (r->n_train < 1)
-        return cli_error(CLI_DATA, "%s: %d documents are too few to hold out %g of them", input,
-                         (int)n, r->opt.eval);
+        return cli_error(CLI_DATA, "%s: %d documents are too few to hold out %g of them",
+                         input, (int)n, r->opt.eval);
     r->order = calloc((size_t)n, sizeof *r->order);
     r->held_out = calloc((size_t)r->n_eval + 1, sizeof *r->held_out);
     r->batch = calloc((size_t)r->opt.batch_size, sizeof *r->batch);
@@ -79,12 +82,18 @@ static struct net_doc find_document(struct run *r, int64_t i) {
     return r->corpus.docs[r->order[i % r->n_train]];
 }
 
-/* ---- start ------------------------------------------------------------------------------ */
+/* ---- start
+ * ------------------------------------------------------------------------------ */
 
-static int open_corpus(struct run *r, const char *input, const uint32_t *chars, int n_chars) {
+static int open_corpus(struct run *r, const char *input, const uint32_t *chars,
+                       int n_chars) {
     struct corpus_options o = {
-        .path = input, .chat = r->opt.chat, .skip_long = r->opt.skip_long,
-        .block_size = (int)r->opt.block_size, .chars = chars, .n_chars = n_chars,
+        .path = input,
+        .chat = r->opt.chat,
+        .skip_long = r->opt.skip_long,
+        .block_size = (int)r->opt.block_size,
+        .chars = chars,
+        .n_chars = n_chars,
     };
     int rc = corpus_read(&r->corpus, &o);
     return rc ? rc : split_documents(r, input);
@@ -92,8 +101,10 @@ static int open_corpus(struct run *r, const char *input, const uint32_t *chars, 
 
 static int open_trainer(struct run *r) {
     struct net_shape shape = {
-        .vocab_size = r->corpus.vocab_size, .n_embd = (int)r->opt.n_embd,
-        .n_head = (int)r->opt.n_head, .n_layer = (int)r->opt.n_layer,
+        .vocab_size = r->corpus.vocab_size,
+        .n_embd = (int)r->opt.n_embd,
+        .n_head = (int)r->opt.n_head,
+        .n_layer = (int)r->opt.n_layer,
         .block_size = (int)r->opt.block_size,
     };
     r->trainer = trainer_new(&shape, (int)r->opt.threads);
@@ -139,7 +150,8 @@ void run_close(struct run *r) {
     free(r->order), free(r->held_out), free(r->batch);
 }
 
-/* ---- step ------------------------------------------------------------------------------- */
+/* ---- step
+ * ------------------------------------------------------------------------------- */
 
 int run_step(struct run *r) {
     int n = (int)r->opt.batch_size, tokens = 0;
@@ -152,7 +164,8 @@ int run_step(struct run *r) {
     double lr = adam_rate(r->opt.lr, t, r->opt.warmup_steps, r->opt.steps);
     if (trainer_step(r->trainer, r->batch, n, t, lr, &loss) != 0) return out_of_memory();
     if (!isfinite(loss))
-        return cli_error(CLI_DATA, "step %lld: the loss is not finite; try a smaller --lr",
+        return cli_error(CLI_DATA,
+                         "step %lld: the loss is not finite; try a smaller --lr",
                          (long long)t);
     r->step = t;
     if (r->n_eval && report_wants_eval(&r->report, t) &&

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * run.h - a training run as a thing that can be saved and taken up again: its options, its
- * corpus, how far it is. train.c drives it. */
+ * run.h - a training run as a thing that can be saved and taken up again: its options,
+ * its corpus, how far it is. train.c drives it. */
 #ifndef CLI_RUN_H
 #define CLI_RUN_H
 
@@ -13,7 +13,7 @@ enum { RUN_MAX_BATCH = 1 << 16 };
 struct run_options {
     int64_t steps, warmup_steps, batch_size;
     int64_t n_embd, n_head, n_layer, block_size;
-    double lr, eval;  /* eval: fraction of the documents that is held out */
+    double lr, eval; /* eval: fraction of the documents that is held out */
     uint64_t seed;
     int chat, skip_long;
     int64_t threads;
@@ -24,19 +24,21 @@ struct run {
     struct corpus corpus;
     struct trainer *trainer;
     struct report report;
-    int64_t step;          /* steps done */
-    int32_t *order;        /* documents; the last n_eval of them are held out */
+    int64_t step;   /* steps done */
+    int32_t *order; /* documents; the last n_eval of them are held out */
     int32_t n_train, n_eval;
     struct net_doc *held_out; /* [n_eval] */
     struct net_doc *batch;    /* [batch_size] */
     int64_t epoch;            /* the one that order is shuffled for; -1: none */
 };
 
-/* Start from the beginning. 0, or an exit code after the complaint. run_close in either case. */
+/* Start from the beginning. 0, or an exit code after the complaint. run_close in either
+ * case. */
 int run_start(struct run *, const struct run_options *, const char *input);
-/* Take the run up that was saved in dir. opt holds what run_read_options gave, changed at will
- * in steps, lr, warmup_steps and threads. */
-int run_resume(struct run *, const struct run_options *, const char *input, const char *dir);
+/* Take the run up that was saved in dir. opt holds what run_read_options gave, changed at
+ * will in steps, lr, warmup_steps and threads. */
+int run_resume(struct run *, const struct run_options *, const char *input,
+               const char *dir);
 void run_close(struct run *);
 
 /* Options of the run that was saved in dir (all but threads). 0 or an exit code. */

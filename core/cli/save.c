@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * save.c - see save.h. The folder is ".NAME.saving" beside NAME, so that the rename stays on one
- * file system; one that a killed run left is cleared first. The swap is renameat2 with
- * RENAME_EXCHANGE: at no moment is there no checkpoint under the name. */
+ * save.c - see save.h. The folder is ".NAME.saving" beside NAME, so that the rename stays
+ * on one file system; one that a killed run left is cleared first. The swap is renameat2
+ * with RENAME_EXCHANGE: at no moment is there no checkpoint under the name. */
 #include "save.h"
 
 #include "cli.h"
@@ -18,17 +18,24 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* All that a checkpoint directory may hold; a directory with other files is not replaced. */
+/* All that a checkpoint directory may hold; a directory with other files is not replaced.
+ */
 static const char *const known_files[] = {
-    "weights.safetensors",     "meta.json", "tokenizer.json", "train_state.json",
-    "optimizer_m.safetensors", "optimizer_v.safetensors",     "loss.csv",
-    "loss.svg",                NULL,
+    "weights.safetensors",
+    "meta.json",
+    "tokenizer.json",
+    "train_state.json",
+    "optimizer_m.safetensors",
+    "optimizer_v.safetensors",
+    "loss.csv",
+    "loss.svg",
+    NULL,
 };
 
 struct save {
-    char target[PATH_MAX]; /* for messages */
-    int parent, dir;       /* open directories: where the target is, and the folder */
-    char name[NAME_MAX + 1];     /* of the target in parent */
+    char target[PATH_MAX];   /* for messages */
+    int parent, dir;         /* open directories: where the target is, and the folder */
+    char name[NAME_MAX + 1]; /* of the target in parent */
     char temporary[NAME_MAX + 1];
     int failed;
 };
@@ -38,7 +45,8 @@ static int tell(const char *path, const char *what) {
     return cli_error(code, "cannot %s %s: %s", what, path, strerror(errno));
 }
 
-/* ---- what is there ---------------------------------------------------------------------- */
+/* ---- what is there
+ * ---------------------------------------------------------------------- */
 
 static int is_known(const char *name) {
     for (int i = 0; known_files[i]; i++)
@@ -72,20 +80,23 @@ int save_check(const char *target, int replace) {
     DIR *d = opendir(target);
     if (!d && errno == ENOENT) return check_parent(target);
     if (!d)
-        return cli_error(errno == EACCES ? CLI_NOPERM : CLI_CANTCREATE, "output %s: %s", target,
-                         strerror(errno));
+        return cli_error(errno == EACCES ? CLI_NOPERM : CLI_CANTCREATE, "output %s: %s",
+                         target, strerror(errno));
     char other[NAME_MAX + 1];
     int n = count_entries(d, other);
     if (n && other[0])
-        return cli_error(CLI_CANTCREATE, "output %s exists and holds '%s', which is no part of "
-                         "a checkpoint: give a new directory", target, other);
+        return cli_error(CLI_CANTCREATE,
+                         "output %s exists and holds '%s', which is no part of "
+                         "a checkpoint: give a new directory",
+                         target, other);
     if (n && !replace)
         return cli_error(CLI_CANTCREATE, "output %s exists: give another, or --overwrite",
                          target);
     return check_parent(target);
 }
 
-/* ---- the folder ------------------------------------------------------------------------- */
+/* ---- the folder
+ * ------------------------------------------------------------------------- */
 
 /* Take away a folder of ours in parent, if it is there. */
 static void remove_folder(int parent, const char *name) {
@@ -106,7 +117,8 @@ static int resolve(struct save *s, const char *target) {
     }
     snprintf(s->target, sizeof s->target, "%s", target);
     snprintf(copy, sizeof copy, "%s", path);
-    if ((size_t)snprintf(s->name, sizeof s->name, "%s", basename(copy)) >= sizeof s->name ||
+    if ((size_t)snprintf(s->name, sizeof s->name, "%s", basename(copy)) >=
+            sizeof s->name ||
         (size_t)snprintf(s->temporary, sizeof s->temporary, ".%.240s.saving", s->name) >=
             sizeof s->temporary) {
         errno = ENAMETOOLONG;
@@ -144,7 +156,8 @@ void save_abort(struct save *s) {
     free(s);
 }
 
-/* ---- files ------------------------------------------------------------------------------ */
+/* ---- files
+ * ------------------------------------------------------------------------------ */
 
 static int fail(struct save *s, const char *name) {
     char path[PATH_MAX + NAME_MAX + 2];
@@ -193,18 +206,20 @@ int save_json(struct save *s, const char *name, json_t *value) {
     return rc;
 }
 
-/* ---- safetensors ------------------------------------------------------------------------ */
+/* ---- safetensors
+ * ------------------------------------------------------------------------ */
 
 static json_t *make_header(const struct net_shape *shape, enum mg_dtype dtype) {
-    static const char *const dtype_name[] = {[MG_F32] = "F32", [MG_F16] = "F16",
-                                             [MG_BF16] = "BF16"};
+    static const char *const dtype_name[] = {
+        [MG_F32] = "F32", [MG_F16] = "F16", [MG_BF16] = "BF16"};
     json_t *h = json_object();
     json_int_t at = 0;
     for (int i = 0; i < net_tensors(shape); i++) {
         struct net_tensor t = net_tensor(shape, i);
-        json_int_t end = at + (json_int_t)t.rows * t.cols * (json_int_t)mg_dtype_size(dtype);
-        json_t *entry = json_pack("{s:s,s:[i,i],s:[I,I]}", "dtype", dtype_name[dtype], "shape",
-                                  t.rows, t.cols, "data_offsets", at, end);
+        json_int_t end =
+            at + (json_int_t)t.rows * t.cols * (json_int_t)mg_dtype_size(dtype);
+        json_t *entry = json_pack("{s:s,s:[i,i],s:[I,I]}", "dtype", dtype_name[dtype],
+                                  "shape", t.rows, t.cols, "data_offsets", at, end);
         if (!h || json_object_set_new(h, t.name, entry) != 0) {
             json_decref(h);
             return NULL;
@@ -214,7 +229,8 @@ static json_t *make_header(const struct net_shape *shape, enum mg_dtype dtype) {
     return h;
 }
 
-/* Length (u64, little-endian) and text, padded so that the data is aligned to 64 bytes. */
+/* Length (u64, little-endian) and text, padded so that the data is aligned to 64 bytes.
+ */
 static int write_header(int fd, const struct net_shape *shape, enum mg_dtype dtype) {
     json_t *h = make_header(shape, dtype);
     char *text = h ? json_dumps(h, JSON_COMPACT) : NULL;
@@ -256,11 +272,13 @@ int save_tensors(struct save *s, const char *name, const struct net_shape *shape
     return finish(fd, rc) != 0 ? fail(s, name) : 0;
 }
 
-/* ---- into place ------------------------------------------------------------------------- */
+/* ---- into place
+ * ------------------------------------------------------------------------- */
 
 /* Give the folder the target's name; what was there has the folder's name afterwards. */
 static int swap_in(const struct save *s) {
-    if (renameat2(s->parent, s->temporary, s->parent, s->name, RENAME_NOREPLACE) == 0) return 0;
+    if (renameat2(s->parent, s->temporary, s->parent, s->name, RENAME_NOREPLACE) == 0)
+        return 0;
     if (errno != EEXIST) return -1;
     return renameat2(s->parent, s->temporary, s->parent, s->name, RENAME_EXCHANGE);
 }

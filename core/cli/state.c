@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * state.c - a run to a checkpoint directory and back (run.h): meta.json and train_state.json, the
- * weights and Adam's moments. Floats go through files as bits, doubles as 17 digits, so a
- * resumed run continues with the very same numbers. */
+ * state.c - a run to a checkpoint directory and back (run.h): meta.json and
+ * train_state.json, the weights and Adam's moments. Floats go through files as bits,
+ * doubles as 17 digits, so a resumed run continues with the very same numbers. */
 #include "state.h"
 
 #include "../error.h"
@@ -14,7 +14,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* ---- saving ----------------------------------------------------------------------------- */
+/* ---- saving
+ * ----------------------------------------------------------------------------- */
 
 /* One code point as a JSON string. */
 static json_t *make_char(uint32_t c) {
@@ -33,9 +34,9 @@ static json_t *make_meta(const struct run *r) {
             json_decref(chars);
             return NULL;
         }
-    json_t *meta = json_pack("{s:i,s:i,s:i,s:i,s:i,s:o}", "vocab_size", s->vocab_size, "n_embd",
-                             s->n_embd, "n_head", s->n_head, "n_layer", s->n_layer,
-                             "block_size", s->block_size, "chars", chars);
+    json_t *meta = json_pack("{s:i,s:i,s:i,s:i,s:i,s:o}", "vocab_size", s->vocab_size,
+                             "n_embd", s->n_embd, "n_head", s->n_head, "n_layer",
+                             s->n_layer, "block_size", s->block_size, "chars", chars);
     if (meta && r->opt.chat)
         json_object_set_new(meta, "special_tokens",
                             json_pack("[s,s,s]", "user", "assistant", "end_turn"));
@@ -47,12 +48,13 @@ static json_t *make_state(const struct run *r) {
     const struct run_options *o = &r->opt;
     char digest[17];
     snprintf(digest, sizeof digest, "%016llx", (unsigned long long)r->corpus.digest);
-    return json_pack(
-        "{s:I,s:I,s:f,s:I,s:I,s:I,s:f,s:b,s:b,s:s,s:f,s:I}", "step", (json_int_t)r->step,
-        "steps", (json_int_t)o->steps, "lr", o->lr, "warmup_steps", (json_int_t)o->warmup_steps,
-        "batch_size", (json_int_t)o->batch_size, "seed", (json_int_t)o->seed, "eval", o->eval,
-        "chat", o->chat, "skip_long", o->skip_long, "corpus_digest", digest, "loss_sum",
-        r->report.sum, "loss_count", (json_int_t)r->report.count);
+    return json_pack("{s:I,s:I,s:f,s:I,s:I,s:I,s:f,s:b,s:b,s:s,s:f,s:I}", "step",
+                     (json_int_t)r->step, "steps", (json_int_t)o->steps, "lr", o->lr,
+                     "warmup_steps", (json_int_t)o->warmup_steps, "batch_size",
+                     (json_int_t)o->batch_size, "seed", (json_int_t)o->seed, "eval",
+                     o->eval, "chat", o->chat, "skip_long", o->skip_long, "corpus_digest",
+                     digest, "loss_sum", r->report.sum, "loss_count",
+                     (json_int_t)r->report.count);
 }
 
 int run_save(const struct run *r, const char *dir) {
@@ -61,16 +63,20 @@ int run_save(const struct run *r, const char *dir) {
     const struct net_shape *shape = &r->trainer->shape;
     int rc = save_json(s, "meta.json", make_meta(r));
     if (!rc) rc = save_json(s, "train_state.json", make_state(r));
-    if (!rc) rc = save_tensors(s, "weights.safetensors", shape, r->trainer->params, MG_F32);
-    if (!rc) rc = save_tensors(s, "optimizer_m.safetensors", shape, r->trainer->m, MG_F32);
-    if (!rc) rc = save_tensors(s, "optimizer_v.safetensors", shape, r->trainer->v, MG_F32);
+    if (!rc)
+        rc = save_tensors(s, "weights.safetensors", shape, r->trainer->params, MG_F32);
+    if (!rc)
+        rc = save_tensors(s, "optimizer_m.safetensors", shape, r->trainer->m, MG_F32);
+    if (!rc)
+        rc = save_tensors(s, "optimizer_v.safetensors", shape, r->trainer->v, MG_F32);
     if (!rc) rc = report_save(&r->report, s);
     if (!rc) return save_commit(s);
     save_abort(s);
     return rc;
 }
 
-/* ---- reading ---------------------------------------------------------------------------- */
+/* ---- reading
+ * ---------------------------------------------------------------------------- */
 
 struct state {
     int64_t step;
@@ -94,11 +100,11 @@ static int read_state(const char *dir, struct run_options *o, struct state *st) 
     json_t *j = json_load_file(path, 0, &e);
     if (!j) return cli_error(CLI_DATA, "%s:%d:%d: %s", path, e.line, e.column, e.text);
     json_int_t step, steps, warmup, batch, count;
-    int rc = json_unpack_ex(j, &e, 0, "{s:I,s:I,s:F,s:I,s:I,s:I,s:F,s:b,s:b,s:s,s:F,s:I}",
-                            "step", &step, "steps", &steps, "lr", &o->lr, "warmup_steps",
-                            &warmup, "batch_size", &batch, "seed", &seed, "eval", &o->eval,
-                            "chat", &o->chat, "skip_long", &o->skip_long, "corpus_digest",
-                            &digest, "loss_sum", &st->loss_sum, "loss_count", &count);
+    int rc = json_unpack_ex(
+        j, &e, 0, "{s:I,s:I,s:F,s:I,s:I,s:I,s:F,s:b,s:b,s:s,s:F,s:I}", "step", &step,
+        "steps", &steps, "lr", &o->lr, "warmup_steps", &warmup, "batch_size", &batch,
+        "seed", &seed, "eval", &o->eval, "chat", &o->chat, "skip_long", &o->skip_long,
+        "corpus_digest", &digest, "loss_sum", &st->loss_sum, "loss_count", &count);
     if (rc == 0) {
         o->steps = steps, o->warmup_steps = warmup, o->batch_size = batch;
         o->seed = (uint64_t)seed, st->step = step, st->loss_count = count;
@@ -106,8 +112,9 @@ static int read_state(const char *dir, struct run_options *o, struct state *st) 
     }
     json_decref(j);
     if (rc != 0) return cli_error(CLI_DATA, "%s: %s", path, e.text);
-    if (o->steps < 1 || o->batch_size < 1 || o->batch_size > RUN_MAX_BATCH || st->step < 0 ||
-        o->warmup_steps < 0 || !(o->eval >= 0 && o->eval < 1) || !(o->lr > 0))
+    if (o->steps < 1 || o->batch_size < 1 || o->batch_size > RUN_MAX_BATCH ||
+        st->step < 0 || o->warmup_steps < 0 || !(o->eval >= 0 && o->eval < 1) ||
+        !(o->lr > 0))
         return cli_error(CLI_DATA, "%s: a value is out of range", path);
     return 0;
 }
@@ -146,9 +153,11 @@ static int read_tensors(const char *dir, const char *name, const struct net_shap
         struct mg_matrix m;
         rc = mg_weights_bind(w, t.name, t.rows, t.cols, &m, &err);
         if (!rc && m.dtype != MG_F32)
-            rc = mg_fail(&err, MG_EFILE, "%s: %s is not F32: training needs full precision", path,
-                         t.name);
-        if (!rc) memcpy(out + t.at, m.data, (size_t)t.rows * (size_t)t.cols * sizeof *out);
+            rc =
+                mg_fail(&err, MG_EFILE,
+                        "%s: %s is not F32: training needs full precision", path, t.name);
+        if (!rc)
+            memcpy(out + t.at, m.data, (size_t)t.rows * (size_t)t.cols * sizeof *out);
     }
     mg_weights_close(w);
     return rc ? cli_model_error(&err) : 0;

@@ -7,7 +7,8 @@
 
 /* The characters of dir/meta.json, in new memory. 0 or an exit code. */
 int state_chars(const char *dir, uint32_t **chars, int *n);
-/* Weights, moments, step and report of dir into a run with corpus and trainer. 0 or an exit code. */
+/* Weights, moments, step and report of dir into a run with corpus and trainer. 0 or an
+ * exit code. */
 int state_load(struct run *, const char *dir);
 
 #endif

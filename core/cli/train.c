@@ -28,15 +28,17 @@ static void catch_signals(void) {
     sigaction(SIGINT, &stop, NULL);
     sigaction(SIGTERM, &stop, NULL);
     sigaction(SIGHUP, &stop, NULL);
-    sigaction(SIGXFSZ, &ignore, NULL); /* a file that may not grow is an error, not a death */
+    sigaction(SIGXFSZ, &ignore,
+              NULL); /* a file that may not grow is an error, not a death */
     sigaction(SIGPIPE, &ignore, NULL);
 }
 
 static int stop(const struct run *r, const struct command_line *c) {
     int rc = run_save(r, c->output);
     if (rc) return rc;
-    cli_note("stopped at step %lld of %lld; go on with: microgpt train --resume %s --input %s",
-             (long long)r->step, (long long)r->opt.steps, c->output, c->input);
+    cli_note(
+        "stopped at step %lld of %lld; go on with: microgpt train --resume %s --input %s",
+        (long long)r->step, (long long)r->opt.steps, c->output, c->input);
     return 128 + interrupted;
 }
 
@@ -77,9 +79,9 @@ static int check_fixed(const struct cli_option *table, const struct run_options 
     };
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
         if (cli_given(table, fixed[i].name) && fixed[i].given != fixed[i].saved)
-            return cli_error(CLI_USAGE, "train: --%s %lld, but the run to resume has %lld",
-                             fixed[i].name, (long long)fixed[i].given,
-                             (long long)fixed[i].saved);
+            return cli_error(
+                CLI_USAGE, "train: --%s %lld, but the run to resume has %lld",
+                fixed[i].name, (long long)fixed[i].given, (long long)fixed[i].saved);
     if (cli_given(table, "eval") && given->eval != saved->eval)
         return cli_error(CLI_USAGE, "train: --eval %g, but the run to resume has %g",
                          given->eval, saved->eval);
@@ -105,7 +107,8 @@ static int check(const struct command_line *c) {
     if (!c->input) return cli_error(CLI_USAGE, "train: --input FILE is missing");
     if (!c->output) return cli_error(CLI_USAGE, "train: --output DIR is missing");
     if (o->n_embd % o->n_head)
-        return cli_error(CLI_USAGE, "train: --n-embd %lld is not a multiple of --n-head %lld",
+        return cli_error(CLI_USAGE,
+                         "train: --n-embd %lld is not a multiple of --n-head %lld",
                          (long long)o->n_embd, (long long)o->n_head);
     int again = c->resume && strcmp(c->resume, c->output) == 0;
     return save_check(c->output, c->overwrite || again);
@@ -113,9 +116,17 @@ static int check(const struct command_line *c) {
 
 int train_main(const struct cli_command *self, int argc, char **argv) {
     struct command_line c = {.run = {
-        .steps = 5000, .lr = 0.01, .warmup_steps = 200, .batch_size = 8, .n_embd = 64,
-        .n_head = 4, .n_layer = 2, .block_size = 256, .seed = 42, .threads = pool_cpus(),
-    }};
+                                 .steps = 5000,
+                                 .lr = 0.01,
+                                 .warmup_steps = 200,
+                                 .batch_size = 8,
+                                 .n_embd = 64,
+                                 .n_head = 4,
+                                 .n_layer = 2,
+                                 .block_size = 256,
+                                 .seed = 42,
+                                 .threads = pool_cpus(),
+                             }};
     struct run_options *o = &c.run;
     struct cli_option table[] = {
         {"input", "FILE", CLI_STRING, &c.input, 0, 0, "text, a document per line", 0},
@@ -125,7 +136,8 @@ int train_main(const struct cli_command *self, int argc, char **argv) {
         {"steps", "N", CLI_INT, &o->steps, 1, 1e9, "optimiser steps", 0},
         {"lr", "X", CLI_REAL, &o->lr, 1e-9, 10, "highest learning rate", 0},
         {"warmup-steps", "N", CLI_INT, &o->warmup_steps, 0, 1e9, "steps up to it", 0},
-        {"batch-size", "N", CLI_INT, &o->batch_size, 1, RUN_MAX_BATCH, "documents per step", 0},
+        {"batch-size", "N", CLI_INT, &o->batch_size, 1, RUN_MAX_BATCH,
+         "documents per step", 0},
         {"n-embd", "N", CLI_INT, &o->n_embd, 1, 1 << 14, "width", 0},
         {"n-head", "N", CLI_INT, &o->n_head, 1, 1 << 14, "attention heads", 0},
         {"n-layer", "N", CLI_INT, &o->n_layer, 1, 1 << 10, "layers", 0},
@@ -134,7 +146,8 @@ int train_main(const struct cli_command *self, int argc, char **argv) {
         {"eval", "FRACTION", CLI_REAL, &o->eval, 0, 0.9, "documents to hold out", 0},
         {"skip-long", NULL, CLI_FLAG, &o->skip_long, 0, 0,
          "drop documents longer than the context instead of cutting them", 0},
-        {"checkpoint-every", "N", CLI_INT, &c.checkpoint_every, 0, 1e9, "save every N steps", 0},
+        {"checkpoint-every", "N", CLI_INT, &c.checkpoint_every, 0, 1e9,
+         "save every N steps", 0},
         {"resume", "DIR", CLI_STRING, &c.resume, 0, 0,
          "go on with a run that was stopped; its options hold, --output is DIR", 0},
         {"overwrite", NULL, CLI_FLAG, &c.overwrite, 0, 0,
@@ -143,8 +156,10 @@ int train_main(const struct cli_command *self, int argc, char **argv) {
         {0},
     };
     int rc = cli_parse(self, table, argc, argv, NULL);
-    if (rc < 0) rc = c.resume ? adopt(&c, table) : 0;
-    else return rc;
+    if (rc < 0)
+        rc = c.resume ? adopt(&c, table) : 0;
+    else
+        return rc;
     if (!rc) rc = check(&c);
     if (rc) return rc;
     catch_signals();

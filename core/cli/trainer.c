@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * trainer.c - see trainer.h. The documents of a batch are dealt into slices by their lengths
- * alone; each slice has its own gradient; the gradients are summed in the order of the slices.
- * Threads only decide who computes a slice, so their number does not touch a bit. */
+ * trainer.c - see trainer.h. The documents of a batch are dealt into slices by their
+ * lengths alone; each slice has its own gradient; the gradients are summed in the order
+ * of the slices. Threads only decide who computes a slice, so their number does not touch
+ * a bit. */
 #include "trainer.h"
 
 #include "adam.h"
@@ -12,9 +13,9 @@
 
 enum {
     MAX_SLICES = 16,
-    SLICE_ROWS = 128,   /* wanted at least: smaller products are slow */
-    EVAL_ROWS = 1024,   /* about so many at a time in trainer_eval */
-    CHUNK = 1 << 14,    /* parameters in a job of the update */
+    SLICE_ROWS = 128, /* wanted at least: smaller products are slow */
+    EVAL_ROWS = 1024, /* about so many at a time in trainer_eval */
+    CHUNK = 1 << 14,  /* parameters in a job of the update */
 };
 
 struct slice {
@@ -26,13 +27,13 @@ struct slice {
 struct trainer_private {
     struct pool *pool;
     int threads;
-    struct net_work **work;   /* [threads] */
-    struct net_doc *deal;     /* the documents of a step, slice by slice */
-    int *order, cap;          /* documents from long to short; capacity of both */
+    struct net_work **work; /* [threads] */
+    struct net_doc *deal;   /* the documents of a step, slice by slice */
+    int *order, cap;        /* documents from long to short; capacity of both */
     struct slice *slice;
     int n_slices, cap_slices;
-    float *grad[MAX_SLICES];  /* [n_params], made when first needed */
-    float scale;              /* of the loss, for the gradient; 0: no gradient wanted */
+    float *grad[MAX_SLICES]; /* [n_params], made when first needed */
+    float scale;             /* of the loss, for the gradient; 0: no gradient wanted */
     struct adam_step adam;
     int failed;
 };
@@ -67,7 +68,8 @@ void trainer_free(struct trainer *t) {
     free(t);
 }
 
-/* ---- dealing ---------------------------------------------------------------------------- */
+/* ---- dealing
+ * ---------------------------------------------------------------------------- */
 
 static int reserve(struct trainer_private *p, int n_docs, int n_slices) {
     if (n_docs > p->cap) {
@@ -93,8 +95,9 @@ static void sort_by_length(const struct net_doc *docs, int n, int *order) {
     }
 }
 
-/* Each document, from long to short, goes to the slice that has the fewest rows. Two rounds over
- * the same choice: the first counts, so that the second can lay the slices end to end. */
+/* Each document, from long to short, goes to the slice that has the fewest rows. Two
+ * rounds over the same choice: the first counts, so that the second can lay the slices
+ * end to end. */
 static void deal(struct trainer_private *p, const struct net_doc *docs, int n) {
     struct net_doc *at = p->deal;
     sort_by_length(docs, n, p->order);
@@ -120,15 +123,16 @@ static int count_rows(const struct net_doc *docs, int n) {
     return rows;
 }
 
-/* ---- jobs ------------------------------------------------------------------------------- */
+/* ---- jobs
+ * ------------------------------------------------------------------------------- */
 
 static void run_slice(void *ctx, int job, int thread) {
     struct trainer *t = ctx;
     struct trainer_private *p = t->own;
     struct slice *s = &p->slice[job];
     float *grad = p->scale != 0.0f ? p->grad[job] : NULL;
-    if (net_run(&t->shape, t->params, s->docs, s->n_docs, p->scale, p->work[thread], &s->loss,
-                grad) != 0)
+    if (net_run(&t->shape, t->params, s->docs, s->n_docs, p->scale, p->work[thread],
+                &s->loss, grad) != 0)
         __atomic_store_n(&p->failed, 1, __ATOMIC_RELAXED);
 }
 
@@ -169,8 +173,8 @@ static int clamp(int x, int low, int high) {
     return x < low ? low : x > high ? high : x;
 }
 
-int trainer_step(struct trainer *t, const struct net_doc *docs, int n, int64_t step, double lr,
-                 double *loss) {
+int trainer_step(struct trainer *t, const struct net_doc *docs, int n, int64_t step,
+                 double lr, double *loss) {
     int rows = count_rows(docs, n);
     int n_slices = clamp(rows / SLICE_ROWS, 1, n < MAX_SLICES ? n : MAX_SLICES);
     double sum;
@@ -188,7 +192,8 @@ int trainer_eval(struct trainer *t, const struct net_doc *docs, int n, double *l
         int in_round = 0;
         for (j = i; j < n && in_round < EVAL_ROWS; j++) in_round += docs[j].n;
         double sum;
-        int slices = clamp(in_round / SLICE_ROWS, 1, j - i < MAX_SLICES ? j - i : MAX_SLICES);
+        int slices =
+            clamp(in_round / SLICE_ROWS, 1, j - i < MAX_SLICES ? j - i : MAX_SLICES);
         if (run_all(t, docs + i, j - i, slices, 0.0f, &sum) != 0) return -1;
         total += sum, rows += in_round;
     }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * trainer.h - parameters, optimiser state and the step that changes them, on several threads. The
- * result does not depend on how many. Knows nothing of files and schedules. */
+ * trainer.h - parameters, optimiser state and the step that changes them, on several
+ * threads. The result does not depend on how many. Knows nothing of files and schedules.
+ */
 #ifndef CLI_TRAINER_H
 #define CLI_TRAINER_H
 
@@ -19,8 +20,8 @@ void trainer_free(struct trainer *);
 
 /* Step t = 1, 2, ...: one Adam step at learning rate lr on the mean cross entropy of the
  * predictions of docs. *loss = that mean, before the step. -1: out of memory. */
-int trainer_step(struct trainer *, const struct net_doc *docs, int n, int64_t t, double lr,
-                 double *loss);
+int trainer_step(struct trainer *, const struct net_doc *docs, int n, int64_t t,
+                 double lr, double *loss);
 
 /* *loss = mean cross entropy of docs. -1: out of memory. */
 int trainer_eval(struct trainer *, const struct net_doc *docs, int n, double *loss);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * vec.c - see vec.h. Plain C that the compiler turns into vectors: no intrinsics, no libm but
- * sqrtf. Every sum has 16 lanes, lane i takes elements i, i+16, ..., then a tree. */
+ * vec.c - see vec.h. Plain C that the compiler turns into vectors: no intrinsics, no libm
+ * but sqrtf. Every sum has 16 lanes, lane i takes elements i, i+16, ..., then a tree. */
 #include "vec.h"
 
 #include <math.h>
@@ -31,7 +31,8 @@ VEC_CLONES float vec_rmsnorm(int n, const float *x, float *y) {
     return s;
 }
 
-VEC_CLONES void vec_rmsnorm_grad(int n, const float *dy, const float *y, float s, float *dx) {
+VEC_CLONES void vec_rmsnorm_grad(int n, const float *dy, const float *y, float s,
+                                 float *dx) {
     float m = dot(n, dy, y) / (float)n;
     for (int i = 0; i < n; i++) dx[i] += s * (dy[i] - y[i] * m);
 }
@@ -48,9 +49,11 @@ VEC_CLONES void vec_add(size_t n, const float *x, float *y) {
     for (size_t i = 0; i < n; i++) y[i] += x[i];
 }
 
-/* e^x for x <= 0, relative error below 2e-7: x = n ln2 + r, a polynomial in r, 2^n by bits. */
+/* e^x for x <= 0, relative error below 2e-7: x = n ln2 + r, a polynomial in r, 2^n by
+ * bits. */
 static inline float exp_negative(float x) {
-    const float round = 12582912.0f; /* 1.5 * 2^23: adding it leaves the integer in the low bits */
+    const float round =
+        12582912.0f; /* 1.5 * 2^23: adding it leaves the integer in the low bits */
     x = x < -87.0f ? -87.0f : x;
     float t = x * 1.44269504f + round;
     float n = t - round;

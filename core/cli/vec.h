@@ -1,14 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  * vec.h - the elementwise work of training on rows of floats, written so that compilers
- * vectorise it. Sums run in 16 lanes and one fixed tree, so the bits do not depend on the width
- * of the vectors. Knows neither network nor text. */
+ * vectorise it. Sums run in 16 lanes and one fixed tree, so the bits do not depend on the
+ * width of the vectors. Knows neither network nor text. */
 #ifndef CLI_VEC_H
 #define CLI_VEC_H
 
 #include <stddef.h>
 
-/* Before a function: compile it for wider vectors too, the loader picks. Without contraction of
- * products and sums (Makefile) all versions give the same bits. */
+/* Before a function: compile it for wider vectors too, the loader picks. Without
+ * contraction of products and sums (Makefile) all versions give the same bits. */
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__)
 #define VEC_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else
@@ -23,7 +23,8 @@ void vec_rmsnorm_grad(int n, const float *dy, const float *y, float s, float *dx
 void vec_relu(size_t n, float *x);
 /* dy[i] = 0 where y[i], the output of vec_relu, is 0 */
 void vec_relu_grad(size_t n, const float *y, float *dy);
-/* p = softmax(p) over p[0 ... n-1]; p[n ... full-1] = 0. Returns log(sum exp) of the input. */
+/* p = softmax(p) over p[0 ... n-1]; p[n ... full-1] = 0. Returns log(sum exp) of the
+ * input. */
 float vec_softmax(int n, int full, float *p);
 /* ds[i] = p[i] * (ds[i] - sum_j p[j] ds[j]) * scale: the gradient of a softmax row. */
 void vec_softmax_grad(int n, const float *p, float scale, float *ds);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * The arithmetic of training: gradients against differences of the double oracle, a step against
- * an Adam computed here, the same bits with any number of threads. */
+ * The arithmetic of training: gradients against differences of the double oracle, a step
+ * against an Adam computed here, the same bits with any number of threads. */
 #include <math.h>
 #include <setjmp.h>
 #include <stdarg.h>
@@ -31,12 +31,19 @@ struct scene {
     int n_docs, rows;
 };
 
-static void open_scene(struct scene *s, struct net_shape shape, int n_docs, const int *lengths) {
+static void open_scene(struct scene *s, struct net_shape shape, int n_docs,
+                       const int *lengths) {
     struct make_model make = {
-        .vocab_size = shape.vocab_size, .n_embd = shape.n_embd, .n_head = shape.n_head,
-        .n_layer = shape.n_layer, .block_size = shape.block_size, .std = 0.3, .seed = 11,
+        .vocab_size = shape.vocab_size,
+        .n_embd = shape.n_embd,
+        .n_head = shape.n_head,
+        .n_layer = shape.n_layer,
+        .block_size = shape.block_size,
+        .std = 0.3,
+        .seed = 11,
     };
-    *s = (struct scene){.dir = make_model(&make), .shape = shape, .n = net_params(&shape)};
+    *s =
+        (struct scene){.dir = make_model(&make), .shape = shape, .n = net_params(&shape)};
     s->oracle = oracle_open(s->dir);
     s->params = calloc(s->n, sizeof *s->params);
     for (int i = 0; i < net_tensors(&shape); i++) {
@@ -45,10 +52,12 @@ static void open_scene(struct scene *s, struct net_shape shape, int n_docs, cons
         assert_non_null(o);
         assert_int_equal(o->rows, t.rows);
         assert_int_equal(o->cols, t.cols);
-        for (int j = 0; j < t.rows * t.cols; j++) s->params[t.at + (size_t)j] = (float)o->data[j];
+        for (int j = 0; j < t.rows * t.cols; j++)
+            s->params[t.at + (size_t)j] = (float)o->data[j];
     }
     uint64_t state = 5;
-    s->tokens = calloc((size_t)n_docs * ((size_t)shape.block_size + 1), sizeof *s->tokens);
+    s->tokens =
+        calloc((size_t)n_docs * ((size_t)shape.block_size + 1), sizeof *s->tokens);
     int32_t *at = s->tokens;
     for (int i = 0; i < n_docs; i++) {
         s->docs[i] = (struct net_doc){at, lengths[i]};
@@ -82,9 +91,10 @@ static double oracle_loss(const struct scene *s) {
     return loss;
 }
 
-/* The derivative of the oracle's loss when all elements of a tensor move along dir (+1 and -1),
- * by central differences. */
-static double slope(const struct scene *s, const struct oracle_tensor *t, const double *dir) {
+/* The derivative of the oracle's loss when all elements of a tensor move along dir (+1
+ * and -1), by central differences. */
+static double slope(const struct scene *s, const struct oracle_tensor *t,
+                    const double *dir) {
     const double h = 1e-6;
     int n = t->rows * t->cols;
     double *keep = malloc((size_t)n * sizeof *keep), loss[2];
@@ -98,7 +108,8 @@ static double slope(const struct scene *s, const struct oracle_tensor *t, const 
     return (loss[0] - loss[1]) / (2 * h);
 }
 
-static void check_tensor(const struct scene *s, const float *grad, int i, uint64_t *state) {
+static void check_tensor(const struct scene *s, const float *grad, int i,
+                         uint64_t *state) {
     struct net_tensor t = net_tensor(&s->shape, i);
     const struct oracle_tensor *o = oracle_find(s->oracle, t.name);
     int n = t.rows * t.cols;
@@ -112,8 +123,8 @@ static void check_tensor(const struct scene *s, const float *grad, int i, uint64
         }
         double want = slope(s, o, dir), off = fabs(along - want);
         if (!(off <= 1e-4 * sqrt(norm) + 1e-5) || norm == 0)
-            fail_msg("%s: gradient %.9g, differences %.9g, norm %.3g", t.name, along, want,
-                     sqrt(norm));
+            fail_msg("%s: gradient %.9g, differences %.9g, norm %.3g", t.name, along,
+                     want, sqrt(norm));
     }
     free(dir);
 }
@@ -127,7 +138,8 @@ static void check_gradients(struct net_shape shape, int n_docs, const int *lengt
     memset(grad, 0xFF, s.n * sizeof *grad); /* NaN: everything must be written */
     assert_int_equal(net_run(&shape, s.params, s.docs, n_docs, 1, w, &loss, grad), 0);
     double want = oracle_loss(&s);
-    if (!(fabs(loss - want) <= 1e-5 * want)) fail_msg("loss %.9g, oracle %.9g", loss, want);
+    if (!(fabs(loss - want) <= 1e-5 * want))
+        fail_msg("loss %.9g, oracle %.9g", loss, want);
     uint64_t state = 3;
     for (int i = 0; i < net_tensors(&shape); i++) check_tensor(&s, grad, i, &state);
     free(grad);
@@ -166,13 +178,15 @@ static void test_scale(void **state) {
     close_scene(&s);
 }
 
-/* ---- Adam ------------------------------------------------------------------------------- */
+/* ---- Adam
+ * ------------------------------------------------------------------------------- */
 
 /* Two steps of the trainer against Adam in double, written down from its definition. */
 static void test_step(void **state) {
     (void)state;
     struct scene s;
-    open_scene(&s, (struct net_shape){28, 16, 4, 2, 150}, 6, (int[]){150, 20, 149, 3, 140, 77});
+    open_scene(&s, (struct net_shape){28, 16, 4, 2, 150}, 6,
+               (int[]){150, 20, 149, 3, 140, 77});
     struct trainer *t = trainer_new(&s.shape, 2);
     struct net_work *w = net_work_new();
     memcpy(t->params, s.params, s.n * sizeof *t->params);
@@ -181,7 +195,8 @@ static void test_step(void **state) {
     const double lr[] = {0.01, 0.003};
     for (int step = 1; step <= 2; step++) {
         memcpy(s.params, t->params, s.n * sizeof *t->params);
-        net_run(&s.shape, s.params, s.docs, s.n_docs, 1.0f / (float)s.rows, w, &loss, grad);
+        net_run(&s.shape, s.params, s.docs, s.n_docs, 1.0f / (float)s.rows, w, &loss,
+                grad);
         assert_int_equal(trainer_step(t, s.docs, s.n_docs, step, lr[step - 1], &mean), 0);
         assert_true(fabs(mean - loss / s.rows) < 1e-6 * mean);
         for (size_t i = 0; i < s.n; i++) {
@@ -213,7 +228,8 @@ static void test_rate(void **state) {
     assert_true(adam_rate(0.01, 1, 0, 1) > 0);
 }
 
-/* ---- threads ---------------------------------------------------------------------------- */
+/* ---- threads
+ * ---------------------------------------------------------------------------- */
 
 static float *train_with(int threads, const struct scene *s, double *eval) {
     struct trainer *t = trainer_new(&s->shape, threads);
@@ -245,7 +261,8 @@ static void test_threads_do_not_matter(void **state) {
     close_scene(&s);
 }
 
-/* ---- numbers ---------------------------------------------------------------------------- */
+/* ---- numbers
+ * ---------------------------------------------------------------------------- */
 
 static void test_normal(void **state) {
     (void)state;
@@ -260,7 +277,8 @@ static void test_normal(void **state) {
     assert_true(fabs(mean) < 0.001);
     assert_true(fabs(sqrt(var) - 0.08) < 0.001);
     assert_true(fabs(tail / N - 0.0455) < 0.004); /* beyond two standard deviations */
-    struct rng again = rng_begin(42, 0), other = rng_begin(43, 0), stream = rng_begin(42, 1);
+    struct rng again = rng_begin(42, 0), other = rng_begin(43, 0),
+               stream = rng_begin(42, 1);
     uint64_t first = rng_next(&again);
     assert_true(first != rng_next(&other) && first != rng_next(&stream));
     free(x);
@@ -290,11 +308,14 @@ static void test_f16(void **state) {
         double x;
         uint16_t bits;
     } known[] = {
-        {0, 0x0000}, {-0.0, 0x8000}, {1, 0x3C00}, {-2, 0xC000}, {65504, 0x7BFF},
-        {65519.9, 0x7BFF}, {65520, 0x7C00}, {-1e6, 0xFC00}, {0x1p-14, 0x0400},
-        {0x1.ff8p-15, 0x03FF}, {0x1.ffcp-15, 0x0400}, {0x1.fffp-15, 0x0400}, {0x1p-24, 0x0001}, {0x1p-25, 0x0000},
-        {0x1.8p-25, 0x0001}, {0x1.8p-24, 0x0002}, {0x1.4p-23, 0x0002}, {1e-20, 0x0000},
-        {1 + 0x1p-11, 0x3C00}, {1 + 0x3p-11, 0x3C02}, {1 + 0x1.8p-11, 0x3C01}, {0.1, 0x2E66},
+        {0, 0x0000},           {-0.0, 0x8000},        {1, 0x3C00},
+        {-2, 0xC000},          {65504, 0x7BFF},       {65519.9, 0x7BFF},
+        {65520, 0x7C00},       {-1e6, 0xFC00},        {0x1p-14, 0x0400},
+        {0x1.ff8p-15, 0x03FF}, {0x1.ffcp-15, 0x0400}, {0x1.fffp-15, 0x0400},
+        {0x1p-24, 0x0001},     {0x1p-25, 0x0000},     {0x1.8p-25, 0x0001},
+        {0x1.8p-24, 0x0002},   {0x1.4p-23, 0x0002},   {1e-20, 0x0000},
+        {1 + 0x1p-11, 0x3C00}, {1 + 0x3p-11, 0x3C02}, {1 + 0x1.8p-11, 0x3C01},
+        {0.1, 0x2E66},
     };
     for (size_t i = 0; i < sizeof known / sizeof *known; i++)
         if (half(MG_F16, known[i].x) != known[i].bits)
