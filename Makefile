@@ -49,8 +49,8 @@ help:    ## this list
 all: $(SVC) $(CLI) ## build the service and the command line program
 lib: $(LIB)
 
-$(KERNELS:%=$(B)/core/kernels_%.o): # (gcc takes minutes for these with sanitizers at -O2)
-$(B)/core/kernels_%.o: core/kernels.c
+# (with sanitizers at -O2 gcc takes minutes for these)
+$(KERNELS:%=$(B)/core/kernels_%.o): $(B)/core/kernels_%.o: core/kernels.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) $(KFLAGS_$*) $(if $(SAN),-O1 -g0) -DMG_ISA=$* -c -o $@ $<
 $(B)/core/ops_blis.o: ALLCFLAGS += -isystem $(BLIS_INC)
