@@ -39,7 +39,8 @@ INLINE vec exp_neg(vec x) {
     p = vec_fma(p, r, zero + 0x1.5554dcp-3f);
     p = vec_fma(p, r, zero + 0.5f);
     vec e = vec_fma(p, r * r, r + 1.0f);
-    return (vec)((ivec)e + (((ivec)t - (ivec)magic) << 23));
+    /* unsigned: for NaN the sum wraps, and stays a NaN */
+    return (vec)((uvec)e + (((uvec)t - (uvec)magic) << 23));
 }
 
 /* All ones in the lanes below n. */

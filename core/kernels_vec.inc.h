@@ -26,6 +26,7 @@
 
 typedef float vec __attribute__((vector_size(VEC_BYTES)));
 typedef int32_t ivec __attribute__((vector_size(VEC_BYTES)));
+typedef uint32_t uvec __attribute__((vector_size(VEC_BYTES)));
 typedef float vec_mem __attribute__((vector_size(VEC_BYTES), aligned(1), may_alias));
 typedef uint16_t half_vec __attribute__((vector_size(VEC_BYTES / 2)));
 typedef uint16_t half_mem
