@@ -42,6 +42,7 @@ CLI  := $(B)/microgpt
 UNIT := $(UNIT_SRC:%.c=$(B)/%)
 
 .PHONY: help all lib run test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
+MAKEFLAGS += --no-builtin-rules # they would try to make the .d files
 .DELETE_ON_ERROR:
 .SECONDARY:
 help:    ## this list
