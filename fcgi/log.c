@@ -1,5 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * log.c - one line per event, each a single write(2), as logfmt or JSON. Allocates nothing, so that
+ * log.c - one line per event, as logfmt or JSON. A write(2) holds whole lines and at most PIPE_BUF
+ * bytes, so lines of several workers never mix; the lines of requests wait for the end of
+ * the loop's turn (log_flush), all others go out at once. Allocates nothing, so that
  * it works in every state of the process; that is why it escapes its own strings and leaves Jansson
  * to the replies. Knows nothing of what is logged. */
 #include "log.h"
@@ -26,6 +28,10 @@ static struct {
     char who[32];
     int stuck;           /* the last line was dropped */
     uint64_t dropped;
+    pid_t pid;
+    size_t n_held; /* lines of requests, not yet written */
+    int held_lines;
+    char held[LINE_MAX_BYTES];
 } state = {.fd = 2, .level = LOG_LEVEL_INFO, .who = "main"};
 
 /* ---- where it goes ---- */
@@ -41,6 +47,7 @@ static int is_journald(void) {
 }
 
 int log_reopen(void) {
+    log_flush();
     int fd = 2;
     if (*state.file) {
         fd = open(state.file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC | O_NOCTTY, 0640);
@@ -66,6 +73,7 @@ int log_open(const struct config *c) {
 
 void log_name(const char *who) {
     snprintf(state.who, sizeof state.who, "%s", who);
+    state.pid = getpid();
 }
 
 uint64_t log_dropped(void) {
@@ -176,13 +184,14 @@ static void begin_line(struct line *l, int level) {
     }
     put_text(l, "level", level_names[level]);
     put_text(l, "from", state.who);
-    put_int(l, "pid", (uint64_t)getpid());
+    if (state.pid == 0) state.pid = getpid();
+    put_int(l, "pid", (uint64_t)state.pid);
 }
 
 /* ---- writing ---- */
 
-/* 1 if the line went out. A pipe that nobody reads must not hold up the loop. */
-static int write_line(const char *text, size_t len) {
+/* 1 if all of it went out. A pipe that nobody reads must not hold up the loop. */
+static int write_lines(const char *text, size_t len) {
     struct pollfd p = {.fd = state.fd, .events = POLLOUT};
     if (poll(&p, 1, state.stuck ? 0 : PATIENCE_MS) <= 0) return 0;
     ssize_t n;
@@ -192,19 +201,30 @@ static int write_line(const char *text, size_t len) {
     return n == (ssize_t)len;
 }
 
+void log_flush(void) {
+    if (state.n_held == 0) return;
+    int saved = errno;
+    state.stuck = !write_lines(state.held, state.n_held);
+    if (state.stuck) state.dropped += (uint64_t)state.held_lines;
+    state.n_held = 0;
+    state.held_lines = 0;
+    errno = saved;
+}
+
+/* Close the line and hold it. */
 static void end_line(struct line *l, int level) {
     static const char priority[] = {'3', '4', '6', '7'};
-    char out[LINE_MAX_BYTES + 4];
-    size_t n = 0;
-    if (state.journald) {
-        memcpy(out, (char[]){'<', priority[level], '>'}, 3);
-        n = 3;
-    }
+    size_t prefix = state.journald ? 3 : 0;
     if (state.format == LOG_JSON) l->text[l->len++] = '}';
     l->text[l->len++] = '\n';
-    memcpy(out + n, l->text, l->len);
-    state.stuck = !write_line(out, n + l->len);
-    if (state.stuck) state.dropped++;
+    if (l->len + prefix > sizeof state.held - state.n_held) log_flush();
+    char *out = state.held + state.n_held;
+    if (prefix) memcpy(out, (char[]){'<', priority[level], '>'}, prefix);
+    size_t n = l->len < sizeof state.held - prefix ? l->len : sizeof state.held - prefix;
+    memcpy(out + prefix, l->text, n);
+    out[prefix + n - 1] = '\n';
+    state.n_held += prefix + n;
+    state.held_lines++;
 }
 
 static void write_message(int level, const char *fmt, va_list args)
@@ -218,6 +238,7 @@ static void write_message(int level, const char *fmt, va_list args) {
     begin_line(&line, level);
     put_text(&line, "msg", text);
     end_line(&line, level);
+    log_flush();
     errno = saved;
 }
 

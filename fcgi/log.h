@@ -30,6 +30,8 @@ struct log_request {
     int64_t queued_ns, prefill_ns, decode_ns, total_ns;
     const char *reason; /* why it ended: stop, length, cancelled, timeout, stalled, shed, error, ok */
 };
+/* Held until log_flush, the next other line, or a full buffer. */
 void log_request(const struct log_request *);
+void log_flush(void);
 
 #endif

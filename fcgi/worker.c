@@ -145,6 +145,7 @@ static void look_at_sockets(struct worker *w) {
     struct server *s = &w->server;
     int n = list_descriptors(w), n_listen = w->start->n_listen;
     int64_t ms = wait_ms(w);
+    log_flush();
     struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * MS};
     int ready = ppoll(w->polled, (nfds_t)n, &t, &w->waiting_mask);
     s->now_ns = w->last_poll_ns = clock_ns();
@@ -341,6 +342,7 @@ int worker_cgi(const struct config *config) {
         serve_step(&s);
         serve_expire(&s);
     }
+    log_flush();
     startup_close(&s);
     return 0;
 }

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The log: form of a line, one write for each, escapes, levels, reopening, and that a full disk or
+ * The log: form of a line, whole lines only, escapes, levels, reopening, and that a full disk or
  * a reader that has stopped costs lines and nothing else. */
 #include <setjmp.h>
 #include <stdarg.h>
@@ -120,15 +120,18 @@ static void test_request_line(void **state) {
                             .queued_ns = 1500, .prefill_ns = 2000000, .decode_ns = 1234567890,
                             .total_ns = 1236569390, .reason = "stop"};
     log_request(&r);
+    log_flush();
     assert_matches(take(), " msg=request id=ab\\?cd\\?\\?\\? endpoint=chat status=200 "
                            "prompt_tokens=5 output_tokens=7 dropped=1 queued_ms=0.001 "
                            "prefill_ms=2.000 decode_ms=1234.567 total_ms=1236.569 reason=stop\n$");
     open_log(LOG_JSON, LOG_LEVEL_WARN, "r");
     log_request(&r);
+    log_flush();
     assert_string_equal(take(), "");
     r.status = 500;
     r.id = "";
     log_request(&r);
+    log_flush();
     json_t *o = json_loads(take(), 0, NULL);
     assert_int_equal(json_integer_value(json_object_get(o, "status")), 500);
     assert_true(json_is_real(json_object_get(o, "decode_ms")));
