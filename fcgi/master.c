@@ -342,7 +342,7 @@ static void act(void) {
     reap_all();
     if (m.stopping && !was_stopping) begin_stop();
     if (m.now) children_signal_all(SIGKILL);
-    if (!m.stopping) {
+    if (!m.stopping && !m.exit_code) {
         if (m.reload && !m.next.id && m.current.id) begin_reload();
         fill_seats();
         drain_surplus();

@@ -11,13 +11,21 @@
 
 static char *room;
 static size_t room_size;
-static char **copied_argv, **copied_environ; /* kept reachable */
+static char **copied_argv, **copied_environ; /* each one block, which stays reachable */
 
-/* NULL-terminated copy of a list of n strings. */
+/* NULL-terminated copy of a list of n strings, in one block: pointers, then bytes. */
 static char **copy_list(char **list, size_t n) {
-    char **copy = calloc(n + 1, sizeof *copy);
-    for (size_t i = 0; i < n && copy; i++)
-        if (!(copy[i] = strdup(list[i]))) return NULL; /* at start, once: not worth a free */
+    size_t bytes = 0;
+    for (size_t i = 0; i < n; i++) bytes += strlen(list[i]) + 1;
+    char **copy = malloc((n + 1) * sizeof *copy + bytes);
+    if (!copy) return NULL;
+    char *to = (char *)(copy + n + 1);
+    for (size_t i = 0; i < n; i++) {
+        size_t size = strlen(list[i]) + 1;
+        copy[i] = memcpy(to, list[i], size);
+        to += size;
+    }
+    copy[n] = NULL;
     return copy;
 }
 
