@@ -14,7 +14,7 @@ mkdir -p "$tree"
 tar -c --exclude=./build --exclude="./$B" --exclude=./.git . | tar -x -C "$tree"
 cp -r deploy/debian "$tree/debian"
 (cd "$tree" && env -u B -u PREFIX -u DESTDIR -u SYSCONFDIR -u MAKEFLAGS -u MAKELEVEL \
-    -u MODEL_DIR -u PORT dpkg-buildpackage -b -us -uc) > "$out/build.log" 2>&1 || {
+    -u MODEL_DIR -u PORT DEB_BUILD_OPTIONS="${DEB_BUILD_OPTIONS:-parallel=$(nproc)}" dpkg-buildpackage -b -us -uc) > "$out/build.log" 2>&1 || {
     tail -n 40 "$out/build.log" >&2
     echo "deb: failed, all of it in $out/build.log" >&2
     exit 1
