@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * children.c - the worker processes of a master: start, hear that one is ready, drain, kill, reap.
- * A child that loses its master gets TERM from the kernel and drains. */
+ * children.c - the worker processes of a master: start, hear that one is ready, drain,
+ * kill, reap. A child that loses its master gets TERM from the kernel and drains. */
 #include "children.h"
 
 #include <errno.h>
@@ -18,8 +18,10 @@
 #include "title.h"
 #include "worker.h"
 
-#define START_LIMIT (120 * NS_PER_S) /* exec to ready; a model from a slow disk is read once */
-#define STALE_TWICE (1 * NS_PER_S)   /* stuck at two looks so far apart: not the machine's pause */
+#define START_LIMIT                                                                      \
+    (120 * NS_PER_S) /* exec to ready; a model from a slow disk is read once */
+#define STALE_TWICE                                                                      \
+    (1 * NS_PER_S) /* stuck at two looks so far apart: not the machine's pause */
 
 static struct child list[METRICS_SLOTS];
 static int n_children;
@@ -59,7 +61,8 @@ static void run_child(const struct child_start *s, int slot, int ready_fd, pid_t
 int children_start(const struct child_start *s) {
     int ready[2], slot = -1;
     pid_t master = getpid();
-    if (n_children == METRICS_SLOTS || (slot = metrics_slot_begin(s->number, s->generation)) < 0) {
+    if (n_children == METRICS_SLOTS ||
+        (slot = metrics_slot_begin(s->number, s->generation)) < 0) {
         errno = EAGAIN;
         return -1;
     }
@@ -128,7 +131,8 @@ int children_reap(struct child *ended, int *status) {
 /* ---- ends ---- */
 
 void children_drain(struct child *c, int64_t kill_ns) {
-    if (c->state != CHILD_DRAINING) kill(c->pid, c->state == CHILD_READY ? SIGQUIT : SIGTERM);
+    if (c->state != CHILD_DRAINING)
+        kill(c->pid, c->state == CHILD_READY ? SIGQUIT : SIGTERM);
     c->state = CHILD_DRAINING;
     if (kill_ns < c->kill_ns) c->kill_ns = kill_ns;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * children.h - the worker processes of a master: start, hear that one is ready, drain, kill, reap.
- * When and which is master.c's business. */
+ * children.h - the worker processes of a master: start, hear that one is ready, drain,
+ * kill, reap. When and which is master.c's business. */
 #ifndef CHILDREN_H
 #define CHILDREN_H
 
@@ -19,8 +19,8 @@ struct child {
     int slot;               /* of the metrics */
     int ready_fd;           /* one byte comes when it serves; -1 after that */
     int64_t started_ns;
-    int64_t stale_ns;       /* since when the watchdog finds it stuck, 0 = it moves */
-    int64_t kill_ns;        /* SIGKILL then, INT64_MAX = no such time */
+    int64_t stale_ns; /* since when the watchdog finds it stuck, 0 = it moves */
+    int64_t kill_ns;  /* SIGKILL then, INT64_MAX = no such time */
 };
 
 /* What a worker is started with. */

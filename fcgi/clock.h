@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * clock.h - the one clock for deadlines and ages: monotonic, and standing still while the machine
- * sleeps. */
+ * clock.h - the one clock for deadlines and ages: monotonic, and standing still while the
+ * machine sleeps. */
 #ifndef CLOCK_H
 #define CLOCK_H
 
@@ -8,7 +8,7 @@
 #include <time.h>
 
 #define NS_PER_MS ((int64_t)1000000)
-#define NS_PER_S ((int64_t)1000000000)
+#define NS_PER_S  ((int64_t)1000000000)
 
 static inline int64_t clock_ns(void) {
     struct timespec t;

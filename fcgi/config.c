@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * config.c - where values come from: defaults, file, environment, flags, in that order, the later
- * one wins. Remembers the origin of each for -T. A load that fails changes nothing, so that a
- * reload with a broken file leaves the old configuration in force. */
+ * config.c - where values come from: defaults, file, environment, flags, in that order,
+ * the later one wins. Remembers the origin of each for -T. A load that fails changes
+ * nothing, so that a reload with a broken file leaves the old configuration in force. */
 #include "config.h"
 
 #include <ctype.h>
@@ -48,8 +48,8 @@ static int fail(struct load *l, int code, const char *fmt, ...) {
 }
 
 /* "KIND WHAT", or "WHAT:LINE" for a file. */
-static void set_origin(struct load *l, const struct config_key *key, int line, const char *kind,
-                       const char *what) {
+static void set_origin(struct load *l, const struct config_key *key, int line,
+                       const char *kind, const char *what) {
     struct origin *o = &l->origin[key - config_keys];
     o->line = line;
     if (line)
@@ -82,7 +82,8 @@ static char *trim(char *s) {
     return s;
 }
 
-/* Cut the comment and the quotes off a value in place. NULL if the quotes do not close. */
+/* Cut the comment and the quotes off a value in place. NULL if the quotes do not close.
+ */
 static char *read_value(char *s) {
     s = trim(s);
     if (*s == '"') {
@@ -107,21 +108,22 @@ static int apply_line(struct load *l, const char *path, int line, char *text) {
     if (!*text || *text == '#') return 0;
     char *equals = strchr(text, '=');
     if (!equals)
-        return fail(l, EXIT_CONFIG, "%s:%d: \"%.60s\" is not of the form key = value", path, line,
-                    text);
+        return fail(l, EXIT_CONFIG, "%s:%d: \"%.60s\" is not of the form key = value",
+                    path, line, text);
     *equals = 0;
     char *name = trim(text), *value = read_value(equals + 1);
     const struct config_key *key = config_key_find(name, strlen(name));
     if (!key)
-        return fail(l, EXIT_CONFIG, "%s:%d: unknown key \"%.60s\" (microgpt-fcgi --help lists them)",
+        return fail(l, EXIT_CONFIG,
+                    "%s:%d: unknown key \"%.60s\" (microgpt-fcgi --help lists them)",
                     path, line, name);
     int earlier = l->origin[key - config_keys].line;
     if (earlier)
-        return fail(l, EXIT_CONFIG, "%s:%d: %s is already set on line %d", path, line, key->name,
-                    earlier);
+        return fail(l, EXIT_CONFIG, "%s:%d: %s is already set on line %d", path, line,
+                    key->name, earlier);
     if (!value)
-        return fail(l, EXIT_CONFIG, "%s:%d: %s: quotes go around the whole value", path, line,
-                    key->name);
+        return fail(l, EXIT_CONFIG, "%s:%d: %s: quotes go around the whole value", path,
+                    line, key->name);
     if (config_key_set(key, &l->config, value, why, sizeof why))
         return fail(l, EXIT_CONFIG, "%s:%d: %s", path, line, why);
     set_origin(l, key, line, "", path);
@@ -148,7 +150,8 @@ static int apply_file(struct load *l, const char *path) {
 
 /* ---- environment ---- */
 
-static int apply_variable(struct load *l, const struct config_key *key, const char *name) {
+static int apply_variable(struct load *l, const struct config_key *key,
+                          const char *name) {
     char why[400];
     const char *value = getenv(name);
     if (!value || !*value) return 0;
@@ -176,8 +179,8 @@ static int apply_flag(struct load *l, const char *flag, size_t len, const char *
     char why[400];
     const struct config_key *key = config_key_find(flag, len);
     if (!key)
-        return fail(l, EXIT_USAGE, "unknown option --%.*s (see --help)", (int)(len < 60 ? len : 60),
-                    flag);
+        return fail(l, EXIT_USAGE, "unknown option --%.*s (see --help)",
+                    (int)(len < 60 ? len : 60), flag);
     if (!value) return fail(l, EXIT_USAGE, "--%s needs a value", key->name);
     if (config_key_set(key, &l->config, value, why, sizeof why))
         return fail(l, EXIT_USAGE, "%s", why);
@@ -217,14 +220,16 @@ static int apply_flags(struct load *l, struct config_action *a, int argc, char *
         default: rc = fail(l, EXIT_USAGE, "unknown option -%c (see --help)", optopt);
         }
     if (!rc && optind < argc)
-        rc = fail(l, EXIT_USAGE, "\"%.60s\" is not expected here (see --help)", argv[optind]);
+        rc = fail(l, EXIT_USAGE, "\"%.60s\" is not expected here (see --help)",
+                  argv[optind]);
     return rc;
 }
 
 /* ---- all together ---- */
 
 static int load_all(struct load *l, struct config_action *a, int argc, char **argv) {
-    int rc = apply_flags(l, a, argc, argv); /* for -c; the values are applied again below */
+    int rc =
+        apply_flags(l, a, argc, argv); /* for -c; the values are applied again below */
     if (rc || a->help || a->version) return rc;
     if ((rc = apply_defaults(l))) return rc;
     if (*a->file && (rc = apply_file(l, a->file))) return rc;
@@ -239,8 +244,8 @@ static int load_all(struct load *l, struct config_action *a, int argc, char **ar
     return 0;
 }
 
-int config_load(struct config *c, struct config_action *a, int argc, char **argv, char *error,
-                size_t error_size) {
+int config_load(struct config *c, struct config_action *a, int argc, char **argv,
+                char *error, size_t error_size) {
     struct load *l = calloc(1, sizeof *l);
     memset(a, 0, sizeof *a);
     if (!l) {
@@ -272,7 +277,8 @@ void config_dump(FILE *out) {
 
 void config_usage(FILE *out) {
     fputs("microgpt-fcgi: text generation and chat behind nginx, by FastCGI\n\n"
-          "  microgpt-fcgi [-c FILE] [-n WORKERS] [-s SOCKET] [-m MODEL_DIR] [--KEY=VALUE ...]\n\n"
+          "  microgpt-fcgi [-c FILE] [-n WORKERS] [-s SOCKET] [-m MODEL_DIR] "
+          "[--KEY=VALUE ...]\n\n"
           "  -c FILE       read the configuration FILE\n"
           "  -n WORKERS    --workers\n"
           "  -s SOCKET     --listen\n"
@@ -282,17 +288,23 @@ void config_usage(FILE *out) {
           "  -V            version\n"
           "  -f            stay in the foreground (it always does)\n"
           "  -h, --help    this text\n\n"
-          "Every key of the file is also an option, and a variable MICROGPT_KEY; a flag wins over\n"
-          "the environment, that over the file, that over the default. Keys and defaults:\n\n",
+          "Every key of the file is also an option, and a variable MICROGPT_KEY; a flag "
+          "wins over\n"
+          "the environment, that over the file, that over the default. Keys and "
+          "defaults:\n\n",
           out);
     for (int i = 0; i < config_n_keys; i++)
         fprintf(out, "  %-14s %-30s %s\n", config_keys[i].name, config_keys[i].fallback,
                 config_keys[i].help);
-    fputs("\nSignals: TERM, INT, QUIT stop (a second one: now), HUP reload, USR1 reopen log_file,\n"
+    fputs("\nSignals: TERM, INT, QUIT stop (a second one: now), HUP reload, USR1 reopen "
+          "log_file,\n"
           "TTIN and TTOU one worker more or less.\n"
-          "Exit codes: 0, 64 usage, 65 bad checkpoint, 66 no checkpoint, 69 address in use,\n"
+          "Exit codes: 0, 64 usage, 65 bad checkpoint, 66 no checkpoint, 69 address in "
+          "use,\n"
           "70 internal, 71 system, 77 permission, 78 configuration.\n"
-          "A socket from systemd (LISTEN_FDS) gets a master and workers; one on descriptor 0\n"
-          "(spawn-fcgi, or a unit with StandardInput=socket) makes this process one plain worker.\n",
+          "A socket from systemd (LISTEN_FDS) gets a master and workers; one on "
+          "descriptor 0\n"
+          "(spawn-fcgi, or a unit with StandardInput=socket) makes this process one "
+          "plain worker.\n",
           out);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * config_keys.c - the one table of keys: name, type, bounds, default and help of each; and the
- * reading and printing of a value by its type. What the file, the environment, the flags, -T, the
- * manual and the commented file have in common comes from here. */
+ * config_keys.c - the one table of keys: name, type, bounds, default and help of each;
+ * and the reading and printing of a value by its type. What the file, the environment,
+ * the flags, -T, the manual and the commented file have in common comes from here. */
 #include "config_keys.h"
 
 #include <errno.h>
@@ -11,19 +11,20 @@
 #include <string.h>
 #include <strings.h>
 
-#define AT(field) offsetof(struct config, field)
+#define AT(field)   offsetof(struct config, field)
 #define ROOM(field) (int64_t)(sizeof((struct config *)0)->field - 1)
-#define MIB ((int64_t)1 << 20)
-#define SECOND ((int64_t)1000)
-#define DAY (86400 * SECOND)
+#define MIB         ((int64_t)1 << 20)
+#define SECOND      ((int64_t)1000)
+#define DAY         (86400 * SECOND)
 
 const struct config_key config_keys[] = {
-    {"listen", KEY_LISTEN, AT(listen), 1, ROOM(listen), "unix:/run/microgpt/fcgi.sock", NULL,
-     NULL, "where nginx reaches the workers: unix:/path, host:port, [v6]:port or *:port"},
+    {"listen", KEY_LISTEN, AT(listen), 1, ROOM(listen), "unix:/run/microgpt/fcgi.sock",
+     NULL, NULL,
+     "where nginx reaches the workers: unix:/path, host:port, [v6]:port or *:port"},
     {"socket_mode", KEY_OCTAL, AT(socket_mode), 0, 0777, "0660", NULL, NULL,
      "permissions of a unix socket"},
-    {"socket_group", KEY_TEXT, AT(socket_group), 0, ROOM(socket_group), "none", "none", NULL,
-     "group of a unix socket (nginx's)"},
+    {"socket_group", KEY_TEXT, AT(socket_group), 0, ROOM(socket_group), "none", "none",
+     NULL, "group of a unix socket (nginx's)"},
     {"backlog", KEY_INT, AT(backlog), 1, 65535, "1024", NULL, NULL,
      "connections the kernel holds for us; above nginx's limit_conn"},
     {"model_dir", KEY_TEXT, AT(model_dir), 1, ROOM(model_dir), "./output", NULL, NULL,
@@ -31,7 +32,8 @@ const struct config_key config_keys[] = {
     {"workers", KEY_INT, AT(workers), 1, 128, "auto", "auto", NULL,
      "processes, each uses one core; auto = the CPUs we may use"},
     {"lanes", KEY_INT, AT(lanes), 1, 1024, "auto", "auto", NULL,
-     "sequences one worker advances together; auto = what 256 MiB of KV cache hold, 1 to 64"},
+     "sequences one worker advances together; auto = what 256 MiB of KV cache hold, 1 to "
+     "64"},
     {"queue", KEY_INT, AT(queue), 0, 65535, "128", NULL, NULL,
      "requests one worker holds while all lanes are taken"},
     {"chunk", KEY_INT, AT(chunk), 1, 4096, "96", NULL, NULL, "prompt tokens per step"},
@@ -52,7 +54,8 @@ const struct config_key config_keys[] = {
     {"max_requests", KEY_INT, AT(max_requests), 0, INT_MAX, "never", "never", NULL,
      "a worker is replaced after about so many requests"},
     {"drain_timeout", KEY_TIME, AT(drain_timeout_ms), 0, DAY, "40s", NULL, NULL,
-     "for what is in flight at a stop or reload; above timeout, below systemd's stop time"},
+     "for what is in flight at a stop or reload; above timeout, below systemd's stop "
+     "time"},
     {"watchdog", KEY_TIME, AT(watchdog_ms), SECOND, DAY, "30s", "off", NULL,
      "a worker whose loop has not moved for so long is killed and replaced"},
     {"log_level", KEY_CHOICE, AT(log_level), 0, 0, "info", NULL, "error warn info debug",
@@ -72,7 +75,8 @@ const struct config_key *config_key_find(const char *name, size_t len) {
     for (int i = 0; i < config_n_keys; i++) {
         const char *key = config_keys[i].name;
         size_t k = 0;
-        while (k < len && key[k] && (name[k] == key[k] || (name[k] == '-' && key[k] == '_')))
+        while (k < len && key[k] &&
+               (name[k] == key[k] || (name[k] == '-' && key[k] == '_')))
             k++;
         if (k == len && !key[k]) return &config_keys[i];
     }
@@ -87,11 +91,12 @@ struct unit {
 };
 static const struct unit size_units[] = {
     {"", 1}, {"k", 1 << 10}, {"m", 1 << 20}, {"g", 1 << 30}, {NULL, 0}};
-static const struct unit time_units[] = {
-    {"", SECOND}, {"ms", 1}, {"s", SECOND}, {"m", 60 * SECOND}, {"h", 3600 * SECOND}, {NULL, 0}};
+static const struct unit time_units[] = {{"", SECOND},         {"ms", 1},
+                                         {"s", SECOND},        {"m", 60 * SECOND},
+                                         {"h", 3600 * SECOND}, {NULL, 0}};
 static const struct unit no_units[] = {{"", 1}, {NULL, 0}};
 
-/* Whole number in base, at most one blank, suffix. 0, or -1 if it is none or overflows. */
+/* Whole number in base, at most one blank, suffix. 0, or -1: it is none or overflows. */
 static int parse_number(const char *s, int base, const struct unit *units, int64_t *out) {
     if (*s < '0' || *s > '9') return -1;
     char *end;
@@ -121,14 +126,15 @@ static const struct unit *units_of(enum key_type type) {
 
 /* ---- errors that say what is allowed ---- */
 
-static int refuse(const struct config_key *key, const char *value, char *error, size_t size) {
+static int refuse(const struct config_key *key, const char *value, char *error,
+                  size_t size) {
     char low[32], high[32];
-    const char *or = key->empty ? ", or " : "", *empty = key->empty ? key->empty : "";
+    const char *join = key->empty ? ", or " : "", *empty = key->empty ? key->empty : "";
     const struct unit *units = units_of(key->type);
     switch (key->type) {
     case KEY_TEXT:
-        snprintf(error, size, "%s: \"%.60s\" has %zu bytes, allowed are %d to %d", key->name,
-                 value, strlen(value), (int)key->min, (int)key->max);
+        snprintf(error, size, "%s: \"%.60s\" has %zu bytes, allowed are %d to %d",
+                 key->name, value, strlen(value), (int)key->min, (int)key->max);
         break;
     case KEY_LISTEN:
         snprintf(error, size,
@@ -137,19 +143,22 @@ static int refuse(const struct config_key *key, const char *value, char *error, 
                  key->name, value);
         break;
     case KEY_OCTAL:
-        snprintf(error, size, "%s: \"%.60s\" is no octal mode from 0 to 0777", key->name, value);
+        snprintf(error, size, "%s: \"%.60s\" is no octal mode from 0 to 0777", key->name,
+                 value);
         break;
     case KEY_CHOICE:
-        snprintf(error, size, "%s: \"%.60s\" is not one of: %s", key->name, value, key->words);
+        snprintf(error, size, "%s: \"%.60s\" is not one of: %s", key->name, value,
+                 key->words);
         break;
     default:
         print_number(key->min, units, low, sizeof low);
         print_number(key->max, units, high, sizeof high);
-        snprintf(error, size, "%s: \"%.60s\" is no %s from %s to %s%s%s", key->name, value,
+        snprintf(error, size, "%s: \"%.60s\" is no %s from %s to %s%s%s", key->name,
+                 value,
                  key->type == KEY_TIME   ? "time (30s, 500ms, 2m)"
                  : key->type == KEY_SIZE ? "size (4m, 256k)"
                                          : "whole number",
-                 low, high, or, empty);
+                 low, high, join, empty);
     }
     return -1;
 }
@@ -197,7 +206,8 @@ static int set_number(const struct config_key *key, struct config *c, const char
         if ((n = find_word(key->words, value)) < 0) return -1;
     } else if (key->empty && !strcmp(value, key->empty)) {
         n = 0;
-    } else if (parse_number(value, key->type == KEY_OCTAL ? 8 : 10, units_of(key->type), &n) ||
+    } else if (parse_number(value, key->type == KEY_OCTAL ? 8 : 10, units_of(key->type),
+                            &n) ||
                n < key->min || n > key->max) {
         return -1;
     }
@@ -210,8 +220,8 @@ static int set_number(const struct config_key *key, struct config *c, const char
     return 0;
 }
 
-int config_key_set(const struct config_key *key, struct config *c, const char *value, char *error,
-                   size_t size) {
+int config_key_set(const struct config_key *key, struct config *c, const char *value,
+                   char *error, size_t size) {
     int text = key->type == KEY_TEXT || key->type == KEY_LISTEN;
     if (text ? set_text(key, c, value) : set_number(key, c, value))
         return refuse(key, value, error, size);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * config_keys.h - the table of keys and how one value is read and printed. Knows nothing of files,
- * environment or flags (config.c). */
+ * config_keys.h - the table of keys and how one value is read and printed. Knows nothing
+ * of files, environment or flags (config.c). */
 #ifndef CONFIG_KEYS_H
 #define CONFIG_KEYS_H
 
@@ -32,10 +32,12 @@ extern const int config_n_keys;
 
 /* The key of that name, - and _ being the same; NULL if there is none. */
 const struct config_key *config_key_find(const char *name, size_t len);
-/* Store the value text into *c. 0, or -1 with what is wrong and what is allowed in error. */
-int config_key_set(const struct config_key *, struct config *c, const char *value, char *error,
-                   size_t size);
+/* Store the value text into *c. 0, or -1 with what is wrong and what is allowed in error.
+ */
+int config_key_set(const struct config_key *, struct config *c, const char *value,
+                   char *error, size_t size);
 /* Print the value in *c as the file would have it. */
-void config_key_print(const struct config_key *, const struct config *c, char *out, size_t size);
+void config_key_print(const struct config_key *, const struct config *c, char *out,
+                      size_t size);
 
 #endif

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * limits.c - what the machine and its manager allow this process: CPUs, memory, descriptors. Reads
- * rlimits and the cgroup's files (version 2, and the controllers of version 1); decides nothing. */
+ * limits.c - what the machine and its manager allow this process: CPUs, memory,
+ * descriptors. Reads rlimits and the cgroup's files (version 2, and the controllers of
+ * version 1); decides nothing. */
 #include "limits.h"
 
 #include <inttypes.h>
@@ -11,7 +12,8 @@
 
 #define CGROUP "/sys/fs/cgroup"
 
-/* The path of our cgroup: of the controller (v1) or of the unified tree (controller ""). */
+/* The path of our cgroup: of the controller (v1) or of the unified tree (controller "").
+ */
 static int find_cgroup(const char *controller, char *path, size_t size) {
     FILE *f = fopen("/proc/self/cgroup", "re");
     char line[1024];
@@ -22,7 +24,8 @@ static int find_cgroup(const char *controller, char *path, size_t size) {
         *rest++ = 0;
         rest[strcspn(rest, "\n")] = 0;
         size_t n = strlen(controller);
-        for (char *name = strtok(names + 1, ","); name && !found; name = strtok(NULL, ","))
+        for (char *name = strtok(names + 1, ","); name && !found;
+             name = strtok(NULL, ","))
             found = n && !strcmp(name, controller);
         if (!n && !names[1]) found = 1;
         if (found) snprintf(path, size, "%s", rest);
@@ -32,7 +35,8 @@ static int find_cgroup(const char *controller, char *path, size_t size) {
 }
 
 /* Up to two numbers from a file of the cgroup; "max" ends them. How many were read. */
-static int read_numbers(const char *root, const char *group, const char *file, int64_t out[2]) {
+static int read_numbers(const char *root, const char *group, const char *file,
+                        int64_t out[2]) {
     char path[2048];
     snprintf(path, sizeof path, "%s%s/%s", root, group, file);
     FILE *f = fopen(path, "re");
@@ -46,8 +50,8 @@ static int read_numbers(const char *root, const char *group, const char *file, i
 static int64_t walk_up(const char *root, char *group, const char *file) {
     int64_t least = INT64_MAX, v[2];
     for (;;) {
-        if (read_numbers(root, strcmp(group, "/") ? group : "", file, v) >= 1 && v[0] > 0 &&
-            v[0] < least)
+        if (read_numbers(root, strcmp(group, "/") ? group : "", file, v) >= 1 &&
+            v[0] > 0 && v[0] < least)
             least = v[0];
         char *slash = strrchr(group, '/');
         if (!slash) return least;
@@ -58,7 +62,8 @@ static int64_t walk_up(const char *root, char *group, const char *file) {
 static int64_t cgroup_memory(void) {
     char group[1024];
     int64_t least = INT64_MAX, v;
-    if (find_cgroup("", group, sizeof group)) least = walk_up(CGROUP, group, "memory.max");
+    if (find_cgroup("", group, sizeof group))
+        least = walk_up(CGROUP, group, "memory.max");
     if (find_cgroup("memory", group, sizeof group)) {
         v = walk_up(CGROUP "/memory", group, "memory.limit_in_bytes");
         if (v < least) least = v;
@@ -71,8 +76,8 @@ int64_t memory_limit_bytes(void) {
     const int which[] = {RLIMIT_AS, RLIMIT_DATA};
     for (int i = 0; i < 2; i++) {
         struct rlimit r;
-        if (!getrlimit((__rlimit_resource_t)which[i], &r) && r.rlim_cur != RLIM_INFINITY &&
-            (int64_t)r.rlim_cur < least)
+        if (!getrlimit((__rlimit_resource_t)which[i], &r) &&
+            r.rlim_cur != RLIM_INFINITY && (int64_t)r.rlim_cur < least)
             least = (int64_t)r.rlim_cur;
     }
     /* version 1 says "no limit" as a number near 2^63 */

@@ -5,10 +5,11 @@
 
 #include <stdint.h>
 
-/* CPUs this process may use: affinity, and the quota of its cgroup rounded up. At least 1. */
+/* CPUs this process may use: affinity, and the quota of its cgroup rounded up. At
+ * least 1. */
 int limits_cpus(void);
-/* Bytes this process may have: the least of RLIMIT_AS, RLIMIT_DATA and its cgroup's memory.max
- * (which all workers share), or INT64_MAX. */
+/* Bytes this process may have: the least of RLIMIT_AS, RLIMIT_DATA and its cgroup's
+ * memory.max (which all workers share), or INT64_MAX. */
 int64_t memory_limit_bytes(void);
 /* Raise the descriptor limit to its hard value. What it is then. */
 int64_t limits_raise_files(void);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * listen.c - where requests come from: a socket of our own (unix or TCP), systemd's, or
- * spawn-fcgi's fd 0. Two of us that start at once are kept apart by a lock on the socket's
- * directory; a socket file is created without permissions and gets them when it is complete. */
+ * spawn-fcgi's fd 0. Two of us that start at once are kept apart by a lock on the
+ * socket's directory; a socket file is created without permissions and gets them when it
+ * is complete. */
 #include "listen.h"
 
 #include <errno.h>
@@ -20,7 +21,7 @@
 #include "worker.h"
 
 #define SYSTEMD_FIRST_FD 3
-#define LOCK_TRIES 20 /* of 50 ms */
+#define LOCK_TRIES       20 /* of 50 ms */
 
 static struct stat made; /* the socket file of listen_open; st_ino 0 = none */
 
@@ -42,7 +43,8 @@ int listen_systemd(int fds[LISTEN_MAX]) {
     int n = 0;
     if (pid && count && strtol(pid, NULL, 10) == getpid()) {
         long passed = strtol(count, NULL, 10);
-        for (int fd = SYSTEMD_FIRST_FD; fd < SYSTEMD_FIRST_FD + passed && n < LISTEN_MAX; fd++) {
+        for (int fd = SYSTEMD_FIRST_FD; fd < SYSTEMD_FIRST_FD + passed && n < LISTEN_MAX;
+             fd++) {
             if (!is_listening(fd)) continue;
             fcntl(fd, F_SETFD, FD_CLOEXEC);
             make_nonblocking(fd);
@@ -70,7 +72,8 @@ static int refuse(const struct config *c, int code, const char *what, const char
     return code;
 }
 
-static int refuse_errno(const struct config *c, const char *call, char *error, size_t size) {
+static int refuse_errno(const struct config *c, const char *call, char *error,
+                        size_t size) {
     char what[160];
     snprintf(what, sizeof what, "%s: %s", call, strerror(errno));
     return refuse(c, EXIT_SYSTEM, what, "", error, size);
@@ -101,11 +104,12 @@ static void directory_of(const char *path, char *dir, size_t size) {
 }
 
 /* A missing or closed directory in words that say what to do. */
-static int refuse_directory(const struct config *c, const char *dir, char *error, size_t size) {
+static int refuse_directory(const struct config *c, const char *dir, char *error,
+                            size_t size) {
     char what[240], advice[240];
     int denied = errno == EACCES || errno == EPERM || errno == EROFS;
-    snprintf(what, sizeof what, "%s %.120s: %s", denied ? "no access to directory" : "directory", dir,
-             strerror(errno));
+    snprintf(what, sizeof what, "%s %.120s: %s",
+             denied ? "no access to directory" : "directory", dir, strerror(errno));
     if (denied)
         snprintf(advice, sizeof advice, "make it writable for uid %d, or set listen",
                  (int)geteuid());
@@ -118,7 +122,8 @@ static int refuse_directory(const struct config *c, const char *dir, char *error
 enum finding { FREE, STALE, LIVE };
 
 /* What stands at path. One of enum finding, or minus an exit code. */
-static int find_socket(const struct config *c, const char *path, char *error, size_t size) {
+static int find_socket(const struct config *c, const char *path, char *error,
+                       size_t size) {
     struct stat st;
     char dir[128];
     directory_of(path, dir, sizeof dir);
@@ -153,7 +158,8 @@ static int lock_directory(const char *path) {
 }
 
 /* Group and mode of the new socket. 0 or an exit code. */
-static int grant_access(const struct config *c, const char *path, char *error, size_t size) {
+static int grant_access(const struct config *c, const char *path, char *error,
+                        size_t size) {
     char what[200];
     if (*c->socket_group) {
         struct group *g = getgrnam(c->socket_group);
@@ -165,15 +171,18 @@ static int grant_access(const struct config *c, const char *path, char *error, s
         if (chown(path, (uid_t)-1, g->gr_gid)) {
             snprintf(what, sizeof what, "may not give the socket to group \"%s\"",
                      c->socket_group);
-            return refuse(c, EXIT_PERMISSION, what, "uid must be a member of it", error, size);
+            return refuse(c, EXIT_PERMISSION, what, "uid must be a member of it", error,
+                          size);
         }
     }
     if (chmod(path, (mode_t)c->socket_mode)) return refuse_errno(c, "chmod", error, size);
     return 0;
 }
 
-/* Bind, grant, listen. The file is born without permissions: nobody connects before it is whole. */
-static int bind_unix(const struct config *c, int fd, const char *path, char *error, size_t size) {
+/* Bind, grant, listen. The file is born without permissions: nobody connects before it is
+ * whole. */
+static int bind_unix(const struct config *c, int fd, const char *path, char *error,
+                     size_t size) {
     struct sockaddr_un a = unix_address(path);
     mode_t before = umask(0777);
     int rc = bind(fd, (struct sockaddr *)&a, sizeof a);
@@ -211,7 +220,8 @@ static int open_unix(const struct config *c, const char *path, char *error, size
 /* ---- TCP ---- */
 
 /* The addresses of host:port, [v6]:port or *:port. 0 or an exit code. */
-static int resolve(const struct config *c, struct addrinfo **found, char *error, size_t size) {
+static int resolve(const struct config *c, struct addrinfo **found, char *error,
+                   size_t size) {
     struct addrinfo hints = {.ai_family = AF_UNSPEC,
                              .ai_socktype = SOCK_STREAM,
                              .ai_flags = AI_PASSIVE | AI_NUMERICSERV};
@@ -269,8 +279,8 @@ static int open_tcp(const struct config *c, char *error, size_t size) {
     if (fd >= 0) return fd;
     if (why == EADDRINUSE) return -refuse_in_use(c, error, size);
     if (why == EACCES)
-        return -refuse(c, EXIT_PERMISSION, "permission denied", "use a port above 1023", error,
-                       size);
+        return -refuse(c, EXIT_PERMISSION, "permission denied", "use a port above 1023",
+                       error, size);
     if (why == EADDRNOTAVAIL)
         return -refuse(c, EXIT_CONFIG, "not an address of this host", "", error, size);
     return -refuse_errno(c, "bind", error, size);

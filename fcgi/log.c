@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
- * log.c - one line per event, as logfmt or JSON. A write(2) holds whole lines and at most PIPE_BUF
- * bytes, so lines of several workers never mix; the lines of requests wait for the end of
- * the loop's turn (log_flush), all others go out at once. Allocates nothing, so that
- * it works in every state of the process; that is why it escapes its own strings and leaves Jansson
- * to the replies. Knows nothing of what is logged. */
+ * log.c - one line per event, as logfmt or JSON. A write(2) holds whole lines and at most
+ * PIPE_BUF bytes, so lines of several workers never mix; the lines of requests wait for
+ * the end of the loop's turn (log_flush), all others go out at once. Allocates nothing,
+ * so that it works in every state of the process; that is why it escapes its own strings
+ * and leaves Jansson to the replies. Knows nothing of what is logged. */
 #include "log.h"
 
 #include <errno.h>
@@ -18,15 +18,15 @@
 #include <unistd.h>
 
 #define LINE_MAX_BYTES 4096 /* PIPE_BUF: one write is one piece */
-#define PATIENCE_MS 100     /* for a full pipe, once; then none until it takes a line again */
+#define PATIENCE_MS    100  /* for a full pipe, once; then none until it takes a line */
 
 static struct {
     int fd; /* 2, or log_file */
     int level, format;
-    int journald;        /* stderr is journald's: it adds the time */
-    char file[4096];     /* "" = stderr */
+    int journald;    /* stderr is journald's: it adds the time */
+    char file[4096]; /* "" = stderr */
     char who[32];
-    int stuck;           /* the last line was dropped */
+    int stuck; /* the last line was dropped */
     uint64_t dropped;
     pid_t pid;
     size_t n_held; /* lines of requests, not yet written */
@@ -99,7 +99,8 @@ static void put_bytes(struct line *l, const char *s, size_t n) {
     l->len += n;
 }
 
-static void put_format(struct line *l, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
+static void put_format(struct line *l, const char *fmt, ...)
+    __attribute__((format(printf, 2, 3)));
 static void put_format(struct line *l, const char *fmt, ...) {
     char text[96];
     va_list args;
@@ -111,14 +112,17 @@ static void put_format(struct line *l, const char *fmt, ...) {
 
 /* Length of the whole UTF-8 character at s (two bytes and more), 0 if it is none. */
 static size_t utf8_length(const unsigned char *s) {
-    size_t n = *s >= 0xc2 && *s < 0xe0 ? 2 : (*s & 0xf0) == 0xe0 ? 3 : *s >= 0xf0 && *s < 0xf5 ? 4 : 0;
+    size_t n = *s >= 0xc2 && *s < 0xe0   ? 2
+               : (*s & 0xf0) == 0xe0     ? 3
+               : *s >= 0xf0 && *s < 0xf5 ? 4
+                                         : 0;
     for (size_t i = 1; i < n; i++)
         if ((s[i] & 0xc0) != 0x80) return 0;
     return n;
 }
 
-/* The body of a quoted string. The escapes are those of JSON, which logfmt readers accept; bytes
- * that are no UTF-8 (a file name) become question marks. */
+/* The body of a quoted string. The escapes are those of JSON, which logfmt readers
+ * accept; bytes that are no UTF-8 (a file name) become question marks. */
 static void put_escaped(struct line *l, const char *s) {
     while (*s && !l->full) {
         unsigned char c = (unsigned char)*s;
@@ -167,8 +171,8 @@ static void put_ms(struct line *l, const char *key, int64_t ns) {
 
 static const char *const level_names[] = {"error", "warn", "info", "debug"};
 
-/* The fields every line begins with. Under journald the priority goes before the line, where it is
- * taken off, and the time is journald's. */
+/* The fields every line begins with. Under journald the priority goes before the line,
+ * where it is taken off, and the time is journald's. */
 static void begin_line(struct line *l, int level) {
     char when[40];
     struct timespec now;
@@ -195,8 +199,7 @@ static int write_lines(const char *text, size_t len) {
     struct pollfd p = {.fd = state.fd, .events = POLLOUT};
     if (poll(&p, 1, state.stuck ? 0 : PATIENCE_MS) <= 0) return 0;
     ssize_t n;
-    do
-        n = write(state.fd, text, len);
+    do n = write(state.fd, text, len);
     while (n < 0 && errno == EINTR);
     return n == (ssize_t)len;
 }
@@ -242,12 +245,12 @@ static void write_message(int level, const char *fmt, va_list args) {
     errno = saved;
 }
 
-#define DEFINE_LEVEL(name, level)          \
-    void name(const char *fmt, ...) {      \
-        va_list args;                      \
-        va_start(args, fmt);               \
-        write_message(level, fmt, args);   \
-        va_end(args);                      \
+#define DEFINE_LEVEL(name, level)                                                        \
+    void name(const char *fmt, ...) {                                                    \
+        va_list args;                                                                    \
+        va_start(args, fmt);                                                             \
+        write_message(level, fmt, args);                                                 \
+        va_end(args);                                                                    \
     }
 DEFINE_LEVEL(log_error, LOG_LEVEL_ERROR)
 DEFINE_LEVEL(log_warn, LOG_LEVEL_WARN)
@@ -257,7 +260,7 @@ DEFINE_LEVEL(log_debug, LOG_LEVEL_DEBUG)
 /* Cut to 64 bytes of printable ASCII: the id comes from outside. */
 static void clean_id(const char *id, char out[65]) {
     size_t n = 0;
-    for (; id[n] && n < 64; n++) out[n] = id[n] > ' ' && id[n] < 0x7f ? id[n] : '?';
+    for (; n < 64 && id[n]; n++) out[n] = id[n] > ' ' && id[n] < 0x7f ? id[n] : '?';
     out[n] = 0;
 }
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * main.c - a table of contents: configuration, the questions that end the program, and the way it
- * was started. A socket on fd 0 (spawn-fcgi, StandardInput=socket) makes one plain worker; sockets from systemd or of
- * our own get a master; a CGI environment is one request. */
+ * main.c - a table of contents: configuration, the questions that end the program, and
+ * the way it was started. A socket on fd 0 (spawn-fcgi, StandardInput=socket) makes one
+ * plain worker; sockets from systemd or of our own get a master; a CGI environment is one
+ * request. */
 #include <errno.h>
 #include <fcntl.h>
 #include <signal.h>
@@ -53,8 +54,7 @@ static int test_all(void) {
 /* A descriptor of ours must never land on 0, 1 or 2. */
 static void fill_standard_fds(void) {
     int fd;
-    do
-        fd = open("/dev/null", O_RDWR);
+    do fd = open("/dev/null", O_RDWR);
     while (fd >= 0 && fd <= 2);
     if (fd > 2) close(fd);
 }
@@ -80,9 +80,11 @@ static int run_plain_worker(const int *fds, int n) {
         return rc;
     }
     const char *slash = strrchr(config.model_dir, '/');
-    title_set("microgpt-fcgi: worker (%s)", slash && slash[1] ? slash + 1 : config.model_dir);
+    title_set("microgpt-fcgi: worker (%s)",
+              slash && slash[1] ? slash + 1 : config.model_dir);
     log_info("a worker without our master: %s",
-             *config.metrics ? config.metrics : "counters of this worker alone (set metrics)");
+             *config.metrics ? config.metrics
+                             : "counters of this worker alone (set metrics)");
     return worker_run(&start);
 }
 
@@ -129,7 +131,8 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     notify_init();
     if (log_open(&config)) {
-        fprintf(stderr, "microgpt-fcgi: log_file: %s: %s\n", config.log_file, strerror(errno));
+        fprintf(stderr, "microgpt-fcgi: log_file: %s: %s\n", config.log_file,
+                strerror(errno));
         return errno == EACCES || errno == EPERM ? EXIT_PERMISSION : EXIT_CONFIG;
     }
     return run(argc, argv);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * master.c - preforks workers, replaces the dead, reloads by generation, drains. Signals are read
- * from a descriptor and only set flags; one loop acts on them in a fixed order. Never touches
- * weights or BLIS: the first worker of a generation finds out whether they are good, and only then
- * come the rest, and after those the old generation goes. */
+ * master.c - preforks workers, replaces the dead, reloads by generation, drains. Signals
+ * are read from a descriptor and only set flags; one loop acts on them in a fixed order.
+ * Never touches weights or BLIS: the first worker of a generation finds out whether they
+ * are good, and only then come the rest, and after those the old generation goes. */
 #include "master.h"
 
 #include <errno.h>
@@ -23,9 +23,9 @@
 #include "title.h"
 #include "worker.h"
 
-#define YOUNG (2 * NS_PER_S)         /* a worker that dies before this is a reason to wait */
+#define YOUNG           (2 * NS_PER_S) /* one that dies before this is a reason to wait */
 #define CHECKPOINT_WAIT (10 * NS_PER_S)
-#define MAX_WORKERS 128              /* twice as many fit the metrics' slots: a reload */
+#define MAX_WORKERS     128 /* twice as many fit the metrics' slots: a reload */
 
 struct generation {
     int id; /* 0 = none */
@@ -44,20 +44,20 @@ static struct {
     struct generation next;    /* its first worker is being tried */
     int next_started;          /* that worker exists */
     int last_id;
-    int wanted;                /* workers of the current generation */
-    int retiring;              /* older generations are still to be drained */
-    int stopping, now;         /* TERM: once, twice */
-    int reload;                /* HUP came */
-    int young;                 /* deaths of the young in a row */
-    int64_t start_after_ns;    /* no start before */
-    int exit_code;             /* of a first start that failed, 0 = go on */
-    char status[160];          /* last STATUS= */
+    int wanted;             /* workers of the current generation */
+    int retiring;           /* older generations are still to be drained */
+    int stopping, now;      /* TERM: once, twice */
+    int reload;             /* HUP came */
+    int young;              /* deaths of the young in a row */
+    int64_t start_after_ns; /* no start before */
+    int exit_code;          /* of a first start that failed, 0 = go on */
+    char status[160];       /* last STATUS= */
 } m;
 
 /* ---- generations ---- */
 
-/* The directory behind the links, so that every worker of a generation opens the same model even
- * when a link is switched before the reload. */
+/* The directory behind the links, so that every worker of a generation opens the same
+ * model even when a link is switched before the reload. */
 static void resolve_model(struct generation *g) {
     char *real = realpath(g->model_dir, NULL);
     const char *path = real ? real : g->model_dir, *slash = strrchr(path, '/');
@@ -124,7 +124,8 @@ static void keep_fixed(struct config *c) {
     const struct config *old = &m.current.config;
     if (strcmp(c->listen, old->listen) || c->socket_mode != old->socket_mode ||
         strcmp(c->socket_group, old->socket_group) || c->backlog != old->backlog)
-        log_warn("reload: listen, socket_mode, socket_group and backlog need a restart; %s stays",
+        log_warn("reload: listen, socket_mode, socket_group and backlog need a restart; "
+                 "%s stays",
                  old->listen);
     if (strcmp(c->metrics, old->metrics)) log_warn("reload: metrics needs a restart");
     memcpy(c->listen, old->listen, sizeof c->listen);
@@ -172,7 +173,8 @@ static void back_off(int code, int64_t life_ns) {
     int64_t now = clock_ns();
     if (is_checkpoint_code(code)) {
         m.start_after_ns = now + CHECKPOINT_WAIT;
-        resolve_model(m.current.id ? &m.current : &m.next); /* a link may be mended meanwhile */
+        resolve_model(m.current.id ? &m.current
+                                   : &m.next); /* a link may be mended meanwhile */
         log_error("next attempt to open the checkpoint in 10 s");
         return;
     }
@@ -190,7 +192,8 @@ static void take_failed_try(const char *what, int code, int64_t life_ns) {
     char why[160];
     m.next_started = 0;
     if (m.current.id) {
-        snprintf(why, sizeof why, "its first worker %s (its own lines above say why)", what);
+        snprintf(why, sizeof why, "its first worker %s (its own lines above say why)",
+                 what);
         abandon_next(why);
     } else if (code >= EXIT_USAGE && code != EXIT_INTERNAL && code != EXIT_SYSTEM) {
         m.exit_code = code; /* another try would end the same way */
@@ -267,7 +270,8 @@ static void begin_stop(void) {
     notify_send("STOPPING=1");
     listen_remove(c);
     for (int i = 0; i < m.n_listen; i++) close(m.listen_fds[i]);
-    for (int i = 0; children_get(i); i++) children_drain(children_get(i), drain_deadline());
+    for (int i = 0; children_get(i); i++)
+        children_drain(children_get(i), drain_deadline());
     m.next.id = 0;
 }
 
@@ -286,14 +290,16 @@ static void drain_surplus(void) {
         struct child *c = children_get(i);
         int old = retire && c->generation < m.current.id;
         int surplus = c->generation == m.current.id && c->number > m.wanted;
-        if ((old || surplus) && c->state != CHILD_DRAINING) children_drain(c, drain_deadline());
+        if ((old || surplus) && c->state != CHILD_DRAINING)
+            children_drain(c, drain_deadline());
     }
     if (retire) m.retiring = 0;
 }
 
 static void tell_status(void) {
     char text[160];
-    snprintf(text, sizeof text, "%d of %d workers ready, %d draining, generation %d, model %s",
+    snprintf(text, sizeof text,
+             "%d of %d workers ready, %d draining, generation %d, model %s",
              children_count(m.current.id, CHILD_READY), m.wanted,
              children_count(0, CHILD_DRAINING), m.current.id, m.current.model);
     if (!strcmp(text, m.status)) return;
@@ -353,7 +359,8 @@ static void act(void) {
 }
 
 static int open_signals(void) {
-    const int all[] = {SIGTERM, SIGINT, SIGQUIT, SIGHUP, SIGUSR1, SIGTTIN, SIGTTOU, SIGCHLD};
+    const int all[] = {SIGTERM, SIGINT,  SIGQUIT, SIGHUP,
+                       SIGUSR1, SIGTTIN, SIGTTOU, SIGCHLD};
     sigset_t set, before;
     sigemptyset(&set);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
@@ -367,7 +374,8 @@ static int open_signals(void) {
     return m.signal_fd;
 }
 
-int master_run(struct config *c, int argc, char **argv, const int *listen_fds, int n_listen) {
+int master_run(struct config *c, int argc, char **argv, const int *listen_fds,
+               int n_listen) {
     char error[512];
     m.argc = argc;
     m.argv = argv;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * metrics.c - the table: where it lives, who has which slot, and counting. In a file, a slot is
- * claimed by a lock on its bytes that belongs to the open file and so ends with the process (or with
- * the master and all its workers), however it ends; the counters stay for the next. */
+ * metrics.c - the table: where it lives, who has which slot, and counting. In a file, a
+ * slot is claimed by a lock on its bytes that belongs to the open file and so ends with
+ * the process (or with the master and all its workers), however it ends; the counters
+ * stay for the next. */
 #include "metrics.h"
 
 #include <errno.h>
@@ -27,7 +28,7 @@ const int metrics_statuses[N_STATUS - 1] = {200, 400, 404, 405, 406, 408,
                                             413, 415, 422, 499, 500, 503};
 #define DECADE(n) 1 * (n), 5 * (n) / 2, 5 * (n)
 const int64_t metrics_bounds_ns[N_BOUNDS] = {
-    DECADE(10000LL),     DECADE(100000LL),     DECADE(1000000LL),    DECADE(10000000LL),
+    DECADE(10000LL),     DECADE(100000LL),     DECADE(1000000LL),     DECADE(10000000LL),
     DECADE(100000000LL), DECADE(1000000000LL), DECADE(10000000000LL), 100000000000LL};
 
 static struct table private_table; /* until there is a shared one */
@@ -38,7 +39,8 @@ static uint64_t owner = 1; /* our id in the slots */
 static const char *scope = "worker";
 static int64_t start_unix, start_ns;
 
-/* ---- counting: the slot has one writer, so a plain read and write of each word will do ---- */
+/* ---- counting: the slot has one writer, so a plain read and write of each word will do
+ * ---- */
 
 static void add(uint64_t *counter, uint64_t n) {
     STORE(*counter, LOAD(*counter) + n);
@@ -98,7 +100,8 @@ void metrics_heartbeat(int64_t monotonic_ns) {
 /* For labels: ASCII without control characters, cut to fit. */
 static void copy_label(char *out, size_t size, const char *s) {
     size_t n = 0;
-    for (; s && s[n] && n < size - 1; n++) out[n] = s[n] >= ' ' && s[n] < 0x7f ? s[n] : '_';
+    for (; s && s[n] && n < size - 1; n++)
+        out[n] = s[n] >= ' ' && s[n] < 0x7f ? s[n] : '_';
     out[n] = 0;
 }
 
@@ -205,7 +208,8 @@ void metrics_restart(void) {
 }
 
 void metrics_reload(int ok) {
-    __atomic_fetch_add(ok ? &table->reloads_ok : &table->reloads_failed, 1, __ATOMIC_RELAXED);
+    __atomic_fetch_add(ok ? &table->reloads_ok : &table->reloads_failed, 1,
+                       __ATOMIC_RELAXED);
 }
 
 /* ---- where the table lives ---- */
@@ -226,8 +230,9 @@ static void init_table(struct table *t) {
 }
 
 static int table_fits(const struct table *t) {
-    return !memcmp(t->magic, TABLE_MAGIC, sizeof t->magic) && t->version == TABLE_VERSION &&
-           t->n_slots == METRICS_SLOTS && t->size == sizeof *t;
+    return !memcmp(t->magic, TABLE_MAGIC, sizeof t->magic) &&
+           t->version == TABLE_VERSION && t->n_slots == METRICS_SLOTS &&
+           t->size == sizeof *t;
 }
 
 static int fail_file(const struct config *c, const char *what, char *error, size_t size) {
@@ -244,7 +249,8 @@ static int fail_version(const struct config *c, char *error, size_t size) {
     return EXIT_CONFIG;
 }
 
-/* Lock or unlock the head of the file. Others hold it for microseconds, unless they were stopped. */
+/* Lock or unlock the head of the file. Others hold it for microseconds, unless they were
+ * stopped. */
 static int lock_head(short type) {
     struct flock head = {.l_type = type, .l_whence = SEEK_SET, .l_start = 0, .l_len = 1};
     for (int i = 0; i < HEAD_TRIES; i++) {
@@ -264,13 +270,13 @@ static int open_file(const struct config *c, char *error, size_t size) {
     if (lock_head(F_WRLCK) || fstat(file, &st) ||
         (!st.st_size && ftruncate(file, sizeof(struct table))))
         return fail_file(c, "may not prepare", error, size);
-    return st.st_size && st.st_size != sizeof(struct table) ? fail_version(c, error, size) : 0;
+    return st.st_size && st.st_size != sizeof(struct table) ? fail_version(c, error, size)
+                                                            : 0;
 }
 
 /* The mapped file as the table, after a look at its head. 0 or a code. */
 static int use_file(const struct config *c, char *error, size_t size) {
-    struct table *t =
-        mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
+    struct table *t = mmap(NULL, sizeof *t, PROT_READ | PROT_WRITE, MAP_SHARED, file, 0);
     if (t == MAP_FAILED) return fail_file(c, "may not map", error, size);
     if (!t->magic[0]) init_table(t);
     if (!table_fits(t)) {
@@ -296,7 +302,8 @@ static int map_file(const struct config *c, char *error, size_t size) {
 }
 
 static int map_memory(char *error, size_t size) {
-    void *p = mmap(NULL, sizeof *table, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+    void *p = mmap(NULL, sizeof *table, PROT_READ | PROT_WRITE,
+                   MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
         snprintf(error, size, "no memory for the counters: %s", strerror(errno));
         return EXIT_SYSTEM;
@@ -318,7 +325,8 @@ int metrics_attach(const struct config *c, int *slot, char *error, size_t size) 
     if (rc) return rc;
     *slot = metrics_slot_begin(1, 1);
     if (*slot < 0) {
-        snprintf(error, size, "metrics: all %d slots of %s are taken", METRICS_SLOTS, c->metrics);
+        snprintf(error, size, "metrics: all %d slots of %s are taken", METRICS_SLOTS,
+                 c->metrics);
         return EXIT_CONFIG;
     }
     metrics_use_slot(*slot);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * notify.c - the sd_notify protocol (systemd's sd_notify(3), written from its description): text
- * lines in one datagram to the unix socket named by NOTIFY_SOCKET. Losing one is harmless. */
+ * notify.c - the sd_notify protocol (systemd's sd_notify(3), written from its
+ * description): text lines in one datagram to the unix socket named by NOTIFY_SOCKET.
+ * Losing one is harmless. */
 #include "notify.h"
 
 #include <inttypes.h>
@@ -57,7 +58,8 @@ void notify_send(const char *fmt, ...) {
 void notify_reloading(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
-    notify_send("RELOADING=1\nMONOTONIC_USEC=%" PRId64, t.tv_sec * (int64_t)1000000 + t.tv_nsec / 1000);
+    notify_send("RELOADING=1\nMONOTONIC_USEC=%" PRId64,
+                t.tv_sec * (int64_t)1000000 + t.tv_nsec / 1000);
 }
 
 void notify_alive(int64_t now) {

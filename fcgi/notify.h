@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: Apache-2.0
- * notify.h - telling systemd (Type=notify) how we are: a datagram to NOTIFY_SOCKET. Without that
- * variable every call does nothing. */
+ * notify.h - telling systemd (Type=notify) how we are: a datagram to NOTIFY_SOCKET.
+ * Without that variable every call does nothing. */
 #ifndef NOTIFY_H
 #define NOTIFY_H
 
 #include <stdint.h>
 
-/* Take NOTIFY_SOCKET and WATCHDOG_USEC out of the environment into this process. Call once. */
+/* Take NOTIFY_SOCKET and WATCHDOG_USEC out of the environment into this process. Call
+ * once. */
 void notify_init(void);
 /* A worker of our master keeps quiet from here on. */
 void notify_forget(void);

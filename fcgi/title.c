@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * title.c - process titles: the kernel shows what stands in the memory that argv and environ had at
- * the start, so both are copied away and a title is written there. */
+ * title.c - process titles: the kernel shows what stands in the memory that argv and
+ * environ had at the start, so both are copied away and a title is written there. */
 #include "title.h"
 
 #include <stdarg.h>
@@ -32,7 +32,7 @@ static char **copy_list(char **list, size_t n) {
 /* How far the strings of list reach without a hole from *end. */
 static void extend(char **list, char **end) {
     for (; *list; list++)
-        if (*list == *end + 1 || !*end) *end = *list + strlen(*list);
+        if (!*end || *list == *end + 1) *end = *list + strlen(*list);
 }
 
 char **title_init(int argc, char **argv) {

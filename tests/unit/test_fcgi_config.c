@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The configuration: every key's default, units, the order of sources, and each error with its
- * whole text. */
+ * The configuration: every key's default, units, the order of sources, and each error
+ * with its whole text. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -45,7 +45,8 @@ static int load(const char *a, const char *b, const char *c, const char *d) {
     int argc = 1;
     while (argv[argc]) argc++;
     *error = 0;
-    return config_load(&config, &action, argc, (char **)(uintptr_t)argv, error, sizeof error);
+    return config_load(&config, &action, argc, (char **)(uintptr_t)argv, error,
+                       sizeof error);
 }
 
 static int load_text(const char *text) {
@@ -110,10 +111,11 @@ static void test_defaults(void **state) {
 /* What -T prints is a configuration file with the same effect. */
 static void test_dump_is_a_file(void **state) {
     (void)state;
-    assert_int_equal(load_text("log_file = \"/a b#c\"\nmax_json = 40000\nsocket_mode = 0600\n"
-                               "watchdog = off\ntimeout=1500ms\nkv=f16\ncompat = 0.5\n"
-                               "max_requests=12\nlisten = [::1]:9000\nworkers=3\n"),
-                     0);
+    assert_int_equal(
+        load_text("log_file = \"/a b#c\"\nmax_json = 40000\nsocket_mode = 0600\n"
+                  "watchdog = off\ntimeout=1500ms\nkv=f16\ncompat = 0.5\n"
+                  "max_requests=12\nlisten = [::1]:9000\nworkers=3\n"),
+        0);
     struct config before = config;
     char *text = dump();
     assert_int_equal(load_text(text), 0);
@@ -128,7 +130,8 @@ static void test_order_of_sources(void **state) {
     char origin[100];
     (void)state;
     setenv("MODEL_DIR", "/env/old", 1);
-    assert_int_equal(load_text("model_dir = /file\nqueue = 7\n\n# c\nchunk = 3 # c\n"), 0);
+    assert_int_equal(load_text("model_dir = /file\nqueue = 7\n\n# c\nchunk = 3 # c\n"),
+                     0);
     assert_string_equal(config.model_dir, "/env/old");
     assert_dumped("model_dir", "/env/old", "environment MODEL_DIR");
     snprintf(origin, sizeof origin, "%s:5", file_path);
@@ -146,8 +149,9 @@ static void test_order_of_sources(void **state) {
     assert_int_equal(config.queue, 9);
     setenv("MICROGPT_QUEUE", "many", 1);
     assert_int_equal(load(NULL, NULL, NULL, NULL), EXIT_CONFIG);
-    assert_string_equal(error, "environment MICROGPT_QUEUE: queue: \"many\" is no whole number "
-                               "from 0 to 65535");
+    assert_string_equal(error,
+                        "environment MICROGPT_QUEUE: queue: \"many\" is no whole number "
+                        "from 0 to 65535");
     unsetenv("MODEL_DIR");
     unsetenv("MICROGPT_MODEL_DIR");
     unsetenv("MICROGPT_QUEUE");
@@ -170,7 +174,8 @@ static const struct {
     {"nonsense", "\"nonsense\" is not of the form key = value"},
     {"listn = x", "unknown key \"listn\" (microgpt-fcgi --help lists them)"},
     {"= 3", "unknown key \"\" (microgpt-fcgi --help lists them)"},
-    {"work\x1b[1mers = 3", "unknown key \"work?[1mers\" (microgpt-fcgi --help lists them)"},
+    {"work\x1b[1mers = 3",
+     "unknown key \"work?[1mers\" (microgpt-fcgi --help lists them)"},
     {"queue =", "queue: \"\" is no whole number from 0 to 65535"},
     {"queue = -1", "queue: \"-1\" is no whole number from 0 to 65535"},
     {"queue = 1.5", "queue: \"1.5\" is no whole number from 0 to 65535"},
@@ -185,7 +190,8 @@ static const struct {
     {"timeout = 99ms", "timeout: \"99ms\" is no time (30s, 500ms, 2m) from 100ms to 24h"},
     {"timeout = 9223372036854775807h",
      "timeout: \"9223372036854775807h\" is no time (30s, 500ms, 2m) from 100ms to 24h"},
-    {"watchdog = never", "watchdog: \"never\" is no time (30s, 500ms, 2m) from 1s to 24h, or off"},
+    {"watchdog = never",
+     "watchdog: \"never\" is no time (30s, 500ms, 2m) from 1s to 24h, or off"},
     {"max_body = 4t", "max_body: \"4t\" is no size (4m, 256k) from 1k to 1g"},
     {"kv = f64", "kv: \"f64\" is not one of: f32 f16"},
     {"log_level = inf", "log_level: \"inf\" is not one of: error warn info debug"},
@@ -193,8 +199,9 @@ static const struct {
     {"model_dir = ", "model_dir: \"\" has 0 bytes, allowed are 1 to 4095"},
     {"log_file = \"a", "log_file: quotes go around the whole value"},
     {"log_file = \"a\" b", "log_file: quotes go around the whole value"},
-    {"listen = /run/x.sock", "listen: \"/run/x.sock\" is no address: unix:/path (at most 107 bytes), "
-                             "host:port, [v6]:port or *:port"},
+    {"listen = /run/x.sock",
+     "listen: \"/run/x.sock\" is no address: unix:/path (at most 107 bytes), "
+     "host:port, [v6]:port or *:port"},
 };
 
 static void test_bad_lines(void **state) {
@@ -209,10 +216,11 @@ static void test_bad_lines(void **state) {
 
 static const char *const addresses[][2] = {
     /* good, bad */
-    {"unix:/run/a", "unix:"},       {"unix:relative", "9000"},   {"127.0.0.1:9000", ":9000"},
-    {"localhost:1", "localhost:0"}, {"[::1]:65535", "[::1]"},    {"*:9000", "[::1]:65536"},
-    {"[fe80::1]:1", "::1:9000"},    {"a.b.c:22", "a.b.c: 22"},   {"10.0.0.1:80", "10.0.0.1:http"},
-    {"[::]:80", "[]:80"},
+    {"unix:/run/a", "unix:"},         {"unix:relative", "9000"},
+    {"127.0.0.1:9000", ":9000"},      {"localhost:1", "localhost:0"},
+    {"[::1]:65535", "[::1]"},         {"*:9000", "[::1]:65536"},
+    {"[fe80::1]:1", "::1:9000"},      {"a.b.c:22", "a.b.c: 22"},
+    {"10.0.0.1:80", "10.0.0.1:http"}, {"[::]:80", "[]:80"},
 };
 
 static void test_addresses(void **state) {
@@ -282,7 +290,8 @@ static void test_usage(void **state) {
     FILE *f = open_memstream(&text, &len);
     config_usage(f);
     fclose(f);
-    for (int i = 0; i < config_n_keys; i++) assert_non_null(strstr(text, config_keys[i].name));
+    for (int i = 0; i < config_n_keys; i++)
+        assert_non_null(strstr(text, config_keys[i].name));
     free(text);
 }
 

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Listening: unix and TCP sockets that work, are taken, stale, in the way or not allowed; sockets that
- * were passed in. */
+ * Listening: unix and TCP sockets that work, are taken, stale, in the way or not allowed;
+ * sockets that were passed in. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -81,7 +81,8 @@ static void test_unix(void **state) {
     assert_int_equal(listen_check(&config, text, sizeof text), 0);
     assert_string_equal(text, "in use now");
     assert_int_equal(open_one(), -EXIT_ADDRESS);
-    assert_text("another process is listening there: stop it, or set listen to another address");
+    assert_text(
+        "another process is listening there: stop it, or set listen to another address");
     close(fd);
     fd = open_one(); /* what was left is stale now */
     assert_true(fd > 2);
@@ -104,7 +105,8 @@ static void test_remove_only_ours(void **state) {
     assert_int_equal(stat(path, &st), 0);
     close(fd);
     assert_int_equal(open_one(), -EXIT_ADDRESS);
-    assert_text("a file that is no socket is there: remove it, or set listen to another address");
+    assert_text(
+        "a file that is no socket is there: remove it, or set listen to another address");
     assert_int_equal(listen_check(&config, text, sizeof text), EXIT_ADDRESS);
 }
 
@@ -150,7 +152,8 @@ static void test_directory(void **state) {
     (void)state;
     strcpy(config.listen, "unix:/nonexistent/s");
     assert_int_equal(open_one(), -EXIT_CONFIG);
-    assert_text("directory /nonexistent: No such file or directory: create it, or set listen");
+    assert_text(
+        "directory /nonexistent: No such file or directory: create it, or set listen");
     if (geteuid()) skip();
     snprintf(config.listen, sizeof config.listen, "unix:%s", path);
     int status;
@@ -159,8 +162,10 @@ static void test_directory(void **state) {
         setenv("CMOCKA_TEST_ABORT", "1", 1);
         if (setgroups(0, NULL) || setgid(65534) || setuid(65534)) _exit(2);
         snprintf(rest, sizeof rest,
-                 "no access to directory %s: Permission denied: make it writable for uid 65534, "
-                 "or set listen", dir);
+                 "no access to directory %s: Permission denied: make it writable for uid "
+                 "65534, "
+                 "or set listen",
+                 dir);
         assert_int_equal(open_one(), -EXIT_PERMISSION);
         assert_text(rest);
         strcpy(config.listen, "127.0.0.1:81");
@@ -198,8 +203,9 @@ static void test_tcp(void **state) {
         assert_true(fd > 2);
         assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
         assert_int_equal(open_one(), -EXIT_ADDRESS);
-        assert_text("another process is listening there: stop it, or set listen to another "
-                    "address");
+        assert_text(
+            "another process is listening there: stop it, or set listen to another "
+            "address");
         assert_int_equal(listen_check(&config, text, sizeof text), 0);
         assert_string_equal(text, "in use now");
         close(fd);
@@ -258,8 +264,9 @@ static void test_passed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        TEST(test_unix),  TEST(test_remove_only_ours), TEST(test_full_queue), TEST(test_group),
-        TEST(test_directory), TEST(test_tcp), TEST(test_passed),
+        TEST(test_unix),   TEST(test_remove_only_ours), TEST(test_full_queue),
+        TEST(test_group),  TEST(test_directory),        TEST(test_tcp),
+        TEST(test_passed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The log: form of a line, whole lines only, escapes, levels, reopening, and that a full disk or
- * a reader that has stopped costs lines and nothing else. */
+ * The log: form of a line, whole lines only, escapes, levels, reopening, and that a full
+ * disk or a reader that has stopped costs lines and nothing else. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -69,9 +69,11 @@ static void test_logfmt(void **state) {
     open_log(LOG_LOGFMT, LOG_LEVEL_INFO, "a");
     log_name("worker-3");
     log_info("plain");
-    assert_matches(take(), "^time=" TIME " level=info from=worker-3 pid=[0-9]+ msg=plain\n$");
+    assert_matches(take(),
+                   "^time=" TIME " level=info from=worker-3 pid=[0-9]+ msg=plain\n$");
     log_warn("say \"%s\"\n\x01=\\", "hi");
-    assert_matches(take(), "level=warn .* msg=\"say \\\\\"hi\\\\\"\\\\n\\\\u0001=\\\\\\\\\"\n$");
+    assert_matches(take(),
+                   "level=warn .* msg=\"say \\\\\"hi\\\\\"\\\\n\\\\u0001=\\\\\\\\\"\n$");
     log_error("%s", "");
     assert_matches(take(), "msg=\"\"\n$");
     log_debug("not at this level");
@@ -115,15 +117,23 @@ static void test_long_lines(void **state) {
 static void test_request_line(void **state) {
     (void)state;
     open_log(LOG_LOGFMT, LOG_LEVEL_INFO, "r");
-    struct log_request r = {.id = "ab\ncd \xc3\xa9", .endpoint = "chat", .status = 200,
-                            .prompt_tokens = 5, .output_tokens = 7, .dropped = 1,
-                            .queued_ns = 1500, .prefill_ns = 2000000, .decode_ns = 1234567890,
-                            .total_ns = 1236569390, .reason = "stop"};
+    struct log_request r = {.id = "ab\ncd \xc3\xa9",
+                            .endpoint = "chat",
+                            .status = 200,
+                            .prompt_tokens = 5,
+                            .output_tokens = 7,
+                            .dropped = 1,
+                            .queued_ns = 1500,
+                            .prefill_ns = 2000000,
+                            .decode_ns = 1234567890,
+                            .total_ns = 1236569390,
+                            .reason = "stop"};
     log_request(&r);
     log_flush();
-    assert_matches(take(), " msg=request id=ab\\?cd\\?\\?\\? endpoint=chat status=200 "
-                           "prompt_tokens=5 output_tokens=7 dropped=1 queued_ms=0.001 "
-                           "prefill_ms=2.000 decode_ms=1234.567 total_ms=1236.569 reason=stop\n$");
+    assert_matches(
+        take(), " msg=request id=ab\\?cd\\?\\?\\? endpoint=chat status=200 "
+                "prompt_tokens=5 output_tokens=7 dropped=1 queued_ms=0.001 "
+                "prefill_ms=2.000 decode_ms=1234.567 total_ms=1236.569 reason=stop\n$");
     open_log(LOG_JSON, LOG_LEVEL_WARN, "r");
     log_request(&r);
     log_flush();
@@ -226,7 +236,8 @@ static void test_journald(void **state) {
     setenv("JOURNAL_STREAM", text, 1);
     with_stderr(s[0], say_three);
     unsetenv("JOURNAL_STREAM");
-    static const char *const heads[] = {"<6>level=info", "<4>level=warn", "<3>level=error"};
+    static const char *const heads[] = {"<6>level=info", "<4>level=warn",
+                                        "<3>level=error"};
     for (int i = 0; i < 3; i++) {
         assert_true(recv(s[1], text, sizeof text, MSG_DONTWAIT) > 20);
         assert_memory_equal(text, heads[i], strlen(heads[i]));
@@ -240,8 +251,8 @@ static void say_much(void) {
         log_info("a line of a few words for a pipe that nobody reads, number %d", i);
 }
 
-/* A reader that has stopped: lines are dropped and counted, the caller goes on (a blocking write
- * here would hang the test). A reader that has gone: the same. */
+/* A reader that has stopped: lines are dropped and counted, the caller goes on (a
+ * blocking write here would hang the test). A reader that has gone: the same. */
 static void test_stuck_reader(void **state) {
     int p[2];
     char text[65536];
@@ -263,9 +274,9 @@ static void test_stuck_reader(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logfmt),       cmocka_unit_test(test_json),
-        cmocka_unit_test(test_long_lines),   cmocka_unit_test(test_request_line),
-        cmocka_unit_test(test_errno_is_kept), cmocka_unit_test(test_reopen),
+        cmocka_unit_test(test_logfmt),         cmocka_unit_test(test_json),
+        cmocka_unit_test(test_long_lines),     cmocka_unit_test(test_request_line),
+        cmocka_unit_test(test_errno_is_kept),  cmocka_unit_test(test_reopen),
         cmocka_unit_test(test_one_write_each), cmocka_unit_test(test_journald),
         cmocka_unit_test(test_stuck_reader),
     };

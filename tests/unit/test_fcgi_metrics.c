@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * The counters: sums over living and dead processes in memory and in a file, slots that are taken
- * again, gauges that vanish with their worker, and the two renderings. Processes here are real. */
+ * The counters: sums over living and dead processes in memory and in a file, slots that
+ * are taken again, gauges that vanish with their worker, and the two renderings.
+ * Processes here are real. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -99,8 +100,9 @@ static void check_buckets(void) {
     assert_true(SAMPLE("first_token_seconds_bucket{le=\"+Inf\"}") == 2);
     metrics_first_token(-5); /* a clock that went wrong does not */
     assert_true(SAMPLE("first_token_seconds_bucket{le=\"1e-05\"}") == 1);
-    assert_true(SAMPLE("model_info{model=\"m\\\"1\\\\__\",digest=\"0123456789abcdef\","
-                       "dtype=\"F16\",tokenizer=\"char\",kernels=\"plain\",chat=\"true\"}") == 1);
+    assert_true(
+        SAMPLE("model_info{model=\"m\\\"1\\\\__\",digest=\"0123456789abcdef\","
+               "dtype=\"F16\",tokenizer=\"char\",kernels=\"plain\",chat=\"true\"}") == 1);
 }
 
 static void test_alone(void **state) {
@@ -272,8 +274,8 @@ static void check_bad_file(void) {
     assert_int_equal(metrics_create(&with_file, error, sizeof error), EXIT_CONFIG);
     struct config c = {.metrics = "/nonexistent/metrics"};
     assert_int_equal(metrics_create(&c, error, sizeof error), EXIT_CONFIG);
-    assert_string_equal(error,
-                        "metrics: may not open /nonexistent/metrics: No such file or directory");
+    assert_string_equal(
+        error, "metrics: may not open /nonexistent/metrics: No such file or directory");
     assert_int_equal(truncate(with_file.metrics, 0), 0);
 }
 
@@ -303,10 +305,10 @@ static void check_status(void) {
     const char *version, *model, *digest, *worker_state;
     assert_int_equal(
         json_unpack(o, "{s:s, s:{s:s, s:s}, s:{s:i}, s:i, s:[{s:i, s:i, s:i, s:i, s:s}]}",
-                    "version", &version, "model", "name", &model, "digest", &digest, "workers",
-                    "ready", &ready, "requests_total", &requests, "worker", "worker", &number,
-                    "pid", &pid, "generation", &generation, "lanes_busy", &busy, "state",
-                    &worker_state),
+                    "version", &version, "model", "name", &model, "digest", &digest,
+                    "workers", "ready", &ready, "requests_total", &requests, "worker",
+                    "worker", &number, "pid", &pid, "generation", &generation,
+                    "lanes_busy", &busy, "state", &worker_state),
         0);
     assert_string_equal(version, MG_VERSION);
     assert_string_equal(model, "m\"1\\__");
@@ -326,7 +328,8 @@ static void *failing_malloc(size_t n) {
     return fail_at-- == 0 ? NULL : malloc(n);
 }
 
-/* Jansson's memory may be bounded: NULL then, and nothing is left behind (the sanitizer looks). */
+/* Jansson's memory may be bounded: NULL then, and nothing is left behind (the sanitizer
+ * looks). */
 static void check_status_without_memory(void) {
     size_t len;
     serve_a_little();

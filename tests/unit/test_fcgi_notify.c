@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * What systemd would get: datagrams on a path and on an abstract name, the watchdog's pace, and
- * nothing at all without NOTIFY_SOCKET. */
+ * What systemd would get: datagrams on a path and on an abstract name, the watchdog's
+ * pace, and nothing at all without NOTIFY_SOCKET. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -24,9 +24,9 @@ static int listen_at(const char *name) {
     memcpy(a.sun_path, name, len);
     if (*name == '@') a.sun_path[0] = 0;
     int fd = socket(AF_UNIX, SOCK_DGRAM, 0);
-    assert_int_equal(
-        bind(fd, (struct sockaddr *)&a, (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)),
-        0);
+    assert_int_equal(bind(fd, (struct sockaddr *)&a,
+                          (socklen_t)(offsetof(struct sockaddr_un, sun_path) + len)),
+                     0);
     setenv("NOTIFY_SOCKET", name, 1);
     return fd;
 }
