@@ -26,10 +26,10 @@ struct reader {
     size_t *start; /* [n_docs + 1]: first token of each document */
     int32_t cap_docs;
     int64_t line; /* the one being read, from 1 */
+    int indent;   /* blanks before its text */
 };
 
-/* ---- growing arrays
- * --------------------------------------------------------------------- */
+/* ---- growing arrays -------------------------------------------------------------- */
 
 static int out_of_memory(void) {
     return cli_error(CLI_SYSTEM, "out of memory for the corpus");
@@ -60,24 +60,29 @@ static int end_doc(struct reader *r) {
     return 0;
 }
 
-/* ---- characters
- * ------------------------------------------------------------------------- */
+/* ---- characters ------------------------------------------------------------------ */
 
-/* Append the characters of text. Complains about what is not UTF-8 and about NUL, with
- * the column (in characters) or, for JSON, the message. */
-static int add_text(struct reader *r, const char *text, size_t len, const char *where) {
+/* A character that is no text, the n-th of the line or of a message (message >= 0). */
+static int bad_text(const struct reader *r, int message, int64_t n, const char *what) {
+    if (message < 0)
+        return cli_error(CLI_DATA, "%s:%lld:%lld: %s", r->opt->path, (long long)r->line,
+                         (long long)(r->indent + n), what);
+    return cli_error(CLI_DATA, "%s:%lld: messages[%d]: character %lld: %s", r->opt->path,
+                     (long long)r->line, message, (long long)n, what);
+}
+
+/* Append the characters of text; message: its index in a conversation, -1 in a text. */
+static int add_text(struct reader *r, const char *text, size_t len, int message) {
     const char *p = text, *end = p + len;
-    for (int64_t column = 1; p < end; column++) {
+    for (int64_t n = 1; p < end; n++) {
         int32_t code = 0;
-        int n = utf8_decode(p, end, &code);
-        if (n == 0 || code == 0)
-            return cli_error(CLI_DATA, "%s:%lld:%lld: %s%s", r->opt->path,
-                             (long long)r->line, (long long)column, where,
-                             n ? "NUL is not text" : "not UTF-8");
+        int bytes = utf8_decode(p, end, &code);
+        if (bytes == 0) return bad_text(r, message, n, "not UTF-8");
+        if (code == 0) return bad_text(r, message, n, "NUL is not text");
         int rc = add_token(r->c, code);
         if (rc) return rc;
         r->seen[code] = 1;
-        p += n;
+        p += bytes;
     }
     return 0;
 }
@@ -91,13 +96,12 @@ static void trim(const char **text, size_t *len) {
     while (*len && is_space((*text)[*len - 1])) --*len;
 }
 
-/* ---- a line of either kind
- * -------------------------------------------------------------- */
+/* ---- a line of either kind ------------------------------------------------------- */
 
 /* [bos, characters, bos] */
 static int read_text_line(struct reader *r, const char *line, size_t len) {
     int rc = add_token(r->c, BOS);
-    if (!rc) rc = add_text(r, line, len, "");
+    if (!rc) rc = add_text(r, line, len, -1);
     if (!rc) rc = add_token(r->c, BOS);
     return rc ? rc : end_doc(r);
 }
@@ -122,10 +126,8 @@ static int read_turn(struct reader *r, const json_t *turn, size_t i, int32_t *ro
     size_t len = json_string_length(content);
     if (mg_text_is_blank(json_string_value(content), len))
         return bad_turn(r, i, "content is blank", "");
-    char where[40];
-    snprintf(where, sizeof where, "messages[%zu]: ", i);
     int rc = add_token(r->c, *role);
-    if (!rc) rc = add_text(r, json_string_value(content), len, where);
+    if (!rc) rc = add_text(r, json_string_value(content), len, (int)i);
     return rc ? rc : add_token(r->c, END_TURN);
 }
 
@@ -154,7 +156,7 @@ static int read_json_line(struct reader *r, const char *line, size_t len) {
     json_t *j = json_loadb(line, len, JSON_ALLOW_NUL, &e);
     if (!j)
         return cli_error(CLI_DATA, "%s:%lld:%d: %s", r->opt->path, (long long)r->line,
-                         e.column > 0 ? e.column : 1, e.text);
+                         r->indent + (e.column > 0 ? e.column : 1), e.text);
     int rc =
         json_is_array(j)
             ? read_turns(r, j)
@@ -174,6 +176,7 @@ static int read_lines(struct reader *r, const char *p, size_t size) {
         size_t len = (size_t)((nl ? nl : end) - p);
         r->line++;
         trim(&line, &len);
+        r->indent = (int)(line - p);
         if (len == 0)
             r->c->n_blank++;
         else
@@ -185,8 +188,7 @@ static int read_lines(struct reader *r, const char *p, size_t size) {
     return rc;
 }
 
-/* ---- vocabulary and ids
- * ----------------------------------------------------------------- */
+/* ---- vocabulary and ids ---------------------------------------------------------- */
 
 static int make_vocabulary(struct reader *r) {
     struct corpus *c = r->c;
@@ -249,8 +251,7 @@ static int make_docs(struct reader *r) {
                      r->opt->chat ? "conversation with an assistant turn" : "document");
 }
 
-/* ---- the file
- * --------------------------------------------------------------------------- */
+/* ---- the file -------------------------------------------------------------------- */
 
 static int read_fd(int fd, const char *path, char **data, size_t *size) {
     size_t cap = 0;

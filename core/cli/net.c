@@ -12,8 +12,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-/* ---- parameters
- * ------------------------------------------------------------------------- */
+/* ---- parameters ------------------------------------------------------------------ */
 
 /* The array: wte, wpe, lm_head, then per layer wq wk wv wo fc1 fc2. wq, wk, wv lie
  * together, so they are one [3 d, d] matrix. */
@@ -61,8 +60,7 @@ struct net_tensor net_tensor(const struct net_shape *s, int i) {
     return i < 3 ? head[i] : layer_tensor(s, (i - 3) / PER_LAYER, (i - 3) % PER_LAYER);
 }
 
-/* ---- activations
- * ------------------------------------------------------------------------ */
+/* ---- activations ----------------------------------------------------------------- */
 
 /* What the backward pass of one layer needs; R rows each. */
 struct stash {
@@ -154,8 +152,7 @@ static int reserve(struct net_work *w, const struct net_shape *s,
     return (int)rows;
 }
 
-/* ---- linears
- * ---------------------------------------------------------------------------- */
+/* ---- linears --------------------------------------------------------------------- */
 
 /* y [rows][out] = beta y + x [rows][in] * w^T, w [out][in] */
 static void linear(int rows, int out, int in, const float *x, const float *w, float beta,
@@ -178,8 +175,7 @@ static void linear_grad_weight(int rows, int out, int in, const float *dy, const
             0.0f, dw, in);
 }
 
-/* ---- forward
- * ---------------------------------------------------------------------------- */
+/* ---- forward --------------------------------------------------------------------- */
 
 struct pass {
     const struct net_shape *s;
@@ -252,8 +248,7 @@ static double cross_entropy(const struct pass *p) {
     return loss;
 }
 
-/* ---- backward
- * --------------------------------------------------------------------------- */
+/* ---- backward -------------------------------------------------------------------- */
 
 /* dx += the gradient of norm_rows, from dy. */
 static void norm_rows_grad(const struct pass *p, const float *dy, const float *y,

@@ -41,8 +41,7 @@ int cli_finish(void) {
     return cli_error(CLI_IO, "cannot write to standard output: %s", strerror(errno));
 }
 
-/* ---- help
- * ------------------------------------------------------------------------------- */
+/* ---- help ------------------------------------------------------------------------ */
 
 static void print_default(const struct cli_option *o) {
     switch (o->type) {
@@ -71,8 +70,7 @@ static void print_help(const struct cli_command *c, const struct cli_option *o) 
     printf("  %-24s %s\n", "--help", "this text");
 }
 
-/* ---- values
- * ----------------------------------------------------------------------------- */
+/* ---- values ---------------------------------------------------------------------- */
 
 static int set_int(const struct cli_option *o, const char *s) {
     char *end;
@@ -121,8 +119,7 @@ static int set_value(struct cli_option *o, const char *s) {
     return 0;
 }
 
-/* ---- parsing
- * ---------------------------------------------------------------------------- */
+/* ---- parsing --------------------------------------------------------------------- */
 
 static struct cli_option *find_option(struct cli_option *o, const char *name,
                                       size_t len) {

@@ -51,8 +51,7 @@ static int add_row(struct report *r, struct report_row row) {
     return 0;
 }
 
-/* ---- the progress line
- * ------------------------------------------------------------------ */
+/* ---- the progress line ----------------------------------------------------------- */
 
 static void format_time(double s, char out[48]) {
     long t = s < 0 ? 0 : (long)(s + 0.5);
@@ -94,8 +93,7 @@ void report_end(struct report *r) {
     if (r->tty && r->tokens) fputc('\n', stderr);
 }
 
-/* ---- files
- * ------------------------------------------------------------------------------ */
+/* ---- files ----------------------------------------------------------------------- */
 
 static void write_csv(const struct report *r, FILE *f) {
     fputs("step,loss,eval_loss\n", f);

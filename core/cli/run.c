@@ -20,8 +20,7 @@ static int out_of_memory(void) {
                      "out of memory: a smaller --batch-size or model needs less");
 }
 
-/* ---- documents
- * -------------------------------------------------------------------------- */
+/* ---- documents ------------------------------------------------------------------- */
 
 static int say_corpus(const struct run *r, const char *input) {
     const struct corpus *c = &r->corpus;
@@ -82,8 +81,7 @@ static struct net_doc find_document(struct run *r, int64_t i) {
     return r->corpus.docs[r->order[i % r->n_train]];
 }
 
-/* ---- start
- * ------------------------------------------------------------------------------ */
+/* ---- start ----------------------------------------------------------------------- */
 
 static int open_corpus(struct run *r, const char *input, const uint32_t *chars,
                        int n_chars) {
@@ -150,8 +148,7 @@ void run_close(struct run *r) {
     free(r->order), free(r->held_out), free(r->batch);
 }
 
-/* ---- step
- * ------------------------------------------------------------------------------- */
+/* ---- step ------------------------------------------------------------------------ */
 
 int run_step(struct run *r) {
     int n = (int)r->opt.batch_size, tokens = 0;

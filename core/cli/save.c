@@ -45,8 +45,7 @@ static int tell(const char *path, const char *what) {
     return cli_error(code, "cannot %s %s: %s", what, path, strerror(errno));
 }
 
-/* ---- what is there
- * ---------------------------------------------------------------------- */
+/* ---- what is there --------------------------------------------------------------- */
 
 static int is_known(const char *name) {
     for (int i = 0; known_files[i]; i++)
@@ -95,8 +94,7 @@ int save_check(const char *target, int replace) {
     return check_parent(target);
 }
 
-/* ---- the folder
- * ------------------------------------------------------------------------- */
+/* ---- the folder ------------------------------------------------------------------ */
 
 /* Take away a folder of ours in parent, if it is there. */
 static void remove_folder(int parent, const char *name) {
@@ -156,8 +154,7 @@ void save_abort(struct save *s) {
     free(s);
 }
 
-/* ---- files
- * ------------------------------------------------------------------------------ */
+/* ---- files ----------------------------------------------------------------------- */
 
 static int fail(struct save *s, const char *name) {
     char path[PATH_MAX + NAME_MAX + 2];
@@ -206,8 +203,7 @@ int save_json(struct save *s, const char *name, json_t *value) {
     return rc;
 }
 
-/* ---- safetensors
- * ------------------------------------------------------------------------ */
+/* ---- safetensors ----------------------------------------------------------------- */
 
 static json_t *make_header(const struct net_shape *shape, enum mg_dtype dtype) {
     static const char *const dtype_name[] = {
@@ -272,8 +268,7 @@ int save_tensors(struct save *s, const char *name, const struct net_shape *shape
     return finish(fd, rc) != 0 ? fail(s, name) : 0;
 }
 
-/* ---- into place
- * ------------------------------------------------------------------------- */
+/* ---- into place ------------------------------------------------------------------ */
 
 /* Give the folder the target's name; what was there has the folder's name afterwards. */
 static int swap_in(const struct save *s) {

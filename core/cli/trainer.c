@@ -68,8 +68,7 @@ void trainer_free(struct trainer *t) {
     free(t);
 }
 
-/* ---- dealing
- * ---------------------------------------------------------------------------- */
+/* ---- dealing --------------------------------------------------------------------- */
 
 static int reserve(struct trainer_private *p, int n_docs, int n_slices) {
     if (n_docs > p->cap) {
@@ -123,8 +122,7 @@ static int count_rows(const struct net_doc *docs, int n) {
     return rows;
 }
 
-/* ---- jobs
- * ------------------------------------------------------------------------------- */
+/* ---- jobs ------------------------------------------------------------------------ */
 
 static void run_slice(void *ctx, int job, int thread) {
     struct trainer *t = ctx;

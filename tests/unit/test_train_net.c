@@ -178,8 +178,7 @@ static void test_scale(void **state) {
     close_scene(&s);
 }
 
-/* ---- Adam
- * ------------------------------------------------------------------------------- */
+/* ---- Adam ------------------------------------------------------------------------ */
 
 /* Two steps of the trainer against Adam in double, written down from its definition. */
 static void test_step(void **state) {
@@ -228,8 +227,7 @@ static void test_rate(void **state) {
     assert_true(adam_rate(0.01, 1, 0, 1) > 0);
 }
 
-/* ---- threads
- * ---------------------------------------------------------------------------- */
+/* ---- threads --------------------------------------------------------------------- */
 
 static float *train_with(int threads, const struct scene *s, double *eval) {
     struct trainer *t = trainer_new(&s->shape, threads);
@@ -261,8 +259,7 @@ static void test_threads_do_not_matter(void **state) {
     close_scene(&s);
 }
 
-/* ---- numbers
- * ---------------------------------------------------------------------------- */
+/* ---- numbers --------------------------------------------------------------------- */
 
 static void test_normal(void **state) {
     (void)state;
