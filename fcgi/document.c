@@ -43,9 +43,11 @@ int document_init(size_t max_json, size_t room) {
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (p == MAP_FAILED) return -1;
+    if (arena.base) munmap(arena.base, arena.size);
     arena.base = p;
     arena.max_json = max_json;
     arena.size = arena.limit = size;
+    arena.used = arena.touched = 0;
     json_set_alloc_funcs(document_alloc, free_nothing);
     return 0;
 }

@@ -102,6 +102,8 @@ int reply_event(const struct reply *r, json_t *event) {
         memcpy(text, before, BEFORE);
         memcpy(text + BEFORE + len, after, AFTER);
         rc = conn_put(r->conn, text, BEFORE + len + AFTER, r->now_ns);
+    } else {
+        r->conn->gone = 1; /* a stream with a hole would be a lie: end it */
     }
     document_reset();
     return rc;
