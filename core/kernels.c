@@ -5,6 +5,7 @@
  * (ops.h).
  *
  * Knows matrices and floats; nothing of models, lanes of a batch or requests. */
+#include <float.h>
 #include <math.h>
 #include <stdint.h>
 #include <string.h>

@@ -44,6 +44,35 @@ INLINE vec vec_set(float f) {
     return f - (vec){0};
 }
 
+#if VEC_BYTES == 16 && !defined FP_FAST_FMAF
+/* fma without the instruction, four at a time. The product is exact in double; the sum
+ * there is rounded to odd, from which rounding to float gives what one rounding would
+ * have given. */
+typedef double two __attribute__((vector_size(16)));
+typedef int64_t two_bits __attribute__((vector_size(16)));
+typedef float two_floats __attribute__((vector_size(8)));
+
+INLINE two_floats slow_fma2(two_floats a, two_floats b, two_floats c) {
+    const two p = __builtin_convertvector(a, two) * __builtin_convertvector(b, two);
+    const two z = __builtin_convertvector(c, two);
+    two s = p + z, t = s - p;
+    const two rest = (p - (s - t)) + (z - t); /* s + rest is exact */
+    /* an even s with a rest: its neighbour on the side of the rest is odd */
+    const two_bits even = ((two_bits)s & 1) - 1, inexact = (rest > 0) | (rest < 0);
+    const two_bits step = ((rest > 0) ^ (s > 0)) | 1; /* bits of s grow away from zero */
+    s = (two)((two_bits)s + (even & inexact & step));
+    return __builtin_convertvector(s, two_floats);
+}
+
+INLINE vec slow_fma(vec a, vec b, vec c) {
+    two_floats l =
+        slow_fma2(SHUFFLE(a, a, 0, 1), SHUFFLE(b, b, 0, 1), SHUFFLE(c, c, 0, 1));
+    two_floats h =
+        slow_fma2(SHUFFLE(a, a, 2, 3), SHUFFLE(b, b, 2, 3), SHUFFLE(c, c, 2, 3));
+    return SHUFFLE(l, h, 0, 1, 2, 3);
+}
+#endif
+
 /* a * b + c, rounded once. */
 INLINE vec vec_fma(vec a, vec b, vec c) {
 #if VEC_BYTES == 64
@@ -52,9 +81,11 @@ INLINE vec vec_fma(vec a, vec b, vec c) {
     return (vec)_mm256_fmadd_ps((__m256)a, (__m256)b, (__m256)c);
 #elif defined __ARM_NEON
     return (vec)vfmaq_f32((float32x4_t)c, (float32x4_t)a, (float32x4_t)b);
-#else
+#elif defined FP_FAST_FMAF
     for (int i = 0; i < VEC; i++) c[i] = fmaf(a[i], b[i], c[i]);
     return c;
+#else
+    return slow_fma(a, b, c);
 #endif
 }
 

@@ -165,6 +165,46 @@ static void test_linear_is_the_plain_loop(void **state) {
         }
 }
 
+/* Bits of all kinds: subnormal, huge, and c close to -a * b. */
+static void random_operands(uint64_t *random, float *a, float *b, float *c) {
+    float *out[] = {a, b, c};
+    for (int i = 0; i < 3; i++) {
+        random_float(random);
+        uint32_t u = (uint32_t)(*random >> 32), exponent = u >> 23 & 255;
+        if (*random % 4 != 0) /* mostly of about the same size */
+            exponent = 120 + exponent % 16;
+        u = (u & 0x807fffff) | (exponent == 255 ? 254 : exponent) << 23;
+        memcpy(out[i], &u, 4);
+    }
+    if (*random % 3 == 0) *c = -(*a * *b);
+    if (*random % 7 == 0) *c = nextafterf(*c, (float)(*random >> 60) - 8);
+    if (!isfinite(*c)) *c = 1;
+    if (*random % 5 == 0) { /* a sum that double rounds to half way between two floats */
+        *a = *random >> 40 & 1 ? 0x1.000002p0f : -0x1.000002p0f;
+        *b = 0x1.fffffcp-25f;
+        *c = 1 + (float)(*random >> 50) * 0x1p-23f;
+    }
+}
+
+/* The second element of a row is added to the product of the first: w[0] x[0] with x[0]
+ * = 1. */
+static void test_fma_is_rounded_once(void **state) {
+    (void)state;
+    enum { N = 20000, K = 17 };
+    uint64_t random = 31;
+    FOR_EACH_OPS(ops)
+    for (int i = 0; i < N; i++) {
+        float a, b, c, y, x[32] = {1}, w[K] = {0};
+        random_operands(&random, &a, &b, &c);
+        w[0] = c, w[16] = a, x[16] = b;
+        struct mg_matrix m = {w, MG_F32, 1, K};
+        ops->linear(&m, 1, x, 32, &y, 1, MG_SET);
+        const float want = fmaf(a, b, fmaf(c, 1, 0)) + 0.0f;
+        if (want != y)
+            fail_msg("%s: %a * %a + %a is %a, not %a", ops->name, a, b, c, y, want);
+    }
+}
+
 static void test_relu_keeps_nan(void **state) {
     (void)state;
     float x[32] = {0}, w[20 * 16];
@@ -506,6 +546,7 @@ static void test_gemm(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_linear_is_the_plain_loop),
+        cmocka_unit_test(test_fma_is_rounded_once),
         cmocka_unit_test(test_relu_keeps_nan),
         cmocka_unit_test(test_all_instruction_sets_agree),
         cmocka_unit_test(test_rmsnorm_is_the_plain_loop),
