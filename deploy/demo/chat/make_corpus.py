@@ -25,6 +25,7 @@ OPENERS = ["hi, ", "hello, ", "hey, ", "ok, ", "so, ", "well, ", "please, ", "he
            "hi ", "hello ", "hey ", "and ", "but ", "so ", "good morning, ", "thanks, ", "oh, "]
 # These begin or end a message by themselves; an opener would change what they mean.
 NO_OPENER = {"greet", "thanks", "bye", "gibberish", "test", "yes", "no", "ok", "again"}
+NO_SUFFIX = {"gibberish", "math", "meet", "language", "story"}
 # Letters that stand side by side on a keyboard, for typing slips.
 ROWS = ["qwertyuiop", "asdfghjkl", "zxcvbnm"]
 
@@ -109,7 +110,7 @@ def slip(text, rng):
 def dress(text, rng):
     """Upper case, punctuation and slips as people type them."""
     asks = QUESTION.match(text) is not None
-    if rng.random() < 0.10:
+    if rng.random() < 0.07:
         text = slip(text, rng)
     style = rng.random()
     if style < 0.55:
@@ -137,6 +138,8 @@ def say(topic, lists, rng, taboo):
         if topic.name != "gibberish":
             if topic.name not in NO_OPENER and rng.random() < 0.12:
                 text = rng.choice(OPENERS) + text
+            if topic.name not in NO_SUFFIX and rng.random() < 0.06:
+                text += rng.choice([", ", " "]) + rng.choice(lists["there"])
             text = dress(text, rng)
         if 0 < len(text) <= MAX_USER and plain(text) not in taboo and text.strip():
             return text
@@ -151,7 +154,7 @@ def converse(topics, lists, rng, taboo):
     """One conversation of up to four turns that fits the context."""
     names = list(topics)
     weights = [topics[n].weight for n in names]
-    turns = rng.choices([1, 2, 3, 4, 5], [30, 25, 20, 20, 5])[0]
+    turns = rng.choices([1, 2, 3, 4, 5], [36, 22, 20, 18, 4])[0]
     messages = []
     for turn in range(turns):
         name = rng.choices(names, weights)[0]
