@@ -41,7 +41,7 @@ SVC  := $(B)/microgpt-fcgi
 CLI  := $(B)/microgpt
 UNIT := $(UNIT_SRC:%.c=$(B)/%)
 
-.PHONY: help all lib run test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
+.PHONY: help all lib run demo test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
 MAKEFLAGS += --no-builtin-rules # they would try to make the .d files
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -100,6 +100,9 @@ fmt:     ## clang-format all of it
 	clang-format -i $(wildcard core/*.[ch] core/cli/*.[ch] fcgi/*.[ch] tests/unit/*.[ch])
 coverage: ## line coverage of core/ and fcgi/ by all tests
 	@+deploy/coverage.sh
+
+demo: $(CLI) ## train the demo models again: minutes, the same bytes on the same machine
+	@deploy/demo/train.sh $(CLI) $(B)/demo
 
 # ---- tests ----------------------------------------------------------------------------------
 JOBS := -j$(shell nproc)
