@@ -12,13 +12,12 @@
 #include <string.h>
 
 struct reply serve_reply(const struct server *s, struct conn *c, int no_store) {
-    return (struct reply){
-        .conn = c, .keep = !s->draining, .no_store = no_store, .now_ns = s->now_ns};
+    return (struct reply){.conn = c, .keep = 1, .no_store = no_store, .now_ns = s->now_ns};
 }
 
 static void log_and_count(struct server *s, const struct log_request *line, enum endpoint ep) {
-    log_request(line);
     metrics_request(ep, line->status, line->total_ns);
+    log_request(line);
     s->n_served++;
 }
 

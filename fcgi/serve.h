@@ -15,7 +15,7 @@ struct server {
     struct conn_pool *pool;
     struct requests requests;
     char *body;   /* [max_body] one request's body; they are parsed one at a time */
-    int draining; /* answers close their connection, nothing new is accepted */
+    int draining; /* nothing new is accepted, idle connections end one by one */
     int64_t now_ns;
     uint64_t n_served;
 };

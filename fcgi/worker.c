@@ -23,6 +23,7 @@ enum {
     POLL_EVERY_NS = 50000,  /* while lanes move: look at the sockets at most this often */
     FULL_ACCEPT_NS = 5 * MS, /* all lanes taken: leave new connections to idle workers so long */
     BACKOFF_NS = 50 * MS,   /* after accept failed for want of descriptors or memory */
+    DRAIN_GAP_MS = 20,      /* draining: between the ends of two idle connections */
     FRESH_NS = 1000 * MS,   /* draining: a new connection has so long to bring its request */
     SWEEP_MS = 50,          /* how late a silent peer's limit may be noticed */
     IDLE_MS = 1000,
@@ -63,7 +64,7 @@ struct worker {
     struct conn **conns;   /* the connections of polled[n_listen ...] */
     int n_conns;
     int n_busy_conns; /* of them not idle */
-    int64_t last_poll_ns, accept_after_ns, drain_until_ns;
+    int64_t last_poll_ns, accept_after_ns, drain_until_ns, close_after_ns;
     uint64_t max_served;
     int moved; /* lanes that the last step moved */
 };
@@ -111,7 +112,8 @@ static int64_t wait_ms(const struct worker *w) {
     const struct server *s = &w->server;
     int64_t beat = s->config->watchdog_ms / 4;
     if (w->moved > 0) return 0;
-    if (w->n_busy_conns > 0 || s->draining || s->now_ns < w->accept_after_ns) return SWEEP_MS;
+    if (s->draining) return DRAIN_GAP_MS;
+    if (w->n_busy_conns > 0 || s->now_ns < w->accept_after_ns) return SWEEP_MS;
     return beat > 0 && beat < IDLE_MS ? beat : IDLE_MS;
 }
 
@@ -188,15 +190,23 @@ static void begin_drain(struct worker *w, const char *why) {
     log_info("%s: finishing %d requests", why, s->requests.n_live);
 }
 
+/* One at a time and the oldest first: nginx, which takes the youngest for its next request, sees
+ * each end before the next comes; until then requests on kept connections are served. Were they
+ * all closed at once, a request could meet two dead connections in a row, and nginx makes two
+ * attempts. */
 static void close_idle(struct worker *w) {
     struct server *s = &w->server;
-    for (int i = conn_count(s->pool) - 1; i >= 0; i--) {
+    struct conn *oldest = NULL;
+    char byte;
+    if (s->now_ns < w->close_after_ns) return;
+    for (int i = 0; i < conn_count(s->pool); i++) {
         struct conn *c = conn_at(s->pool, i);
-        char byte;
         if (c->state != CONN_IDLE || (!c->parked && s->now_ns - c->since_ns < FRESH_NS)) continue;
-        if (recv(c->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) <= 0)
-            conn_close(c);
+        if (!oldest || c->since_ns < oldest->since_ns) oldest = c;
     }
+    if (!oldest || recv(oldest->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) return;
+    conn_close(oldest);
+    w->close_after_ns = s->now_ns + DRAIN_GAP_MS * MS;
 }
 
 /* 1 = nothing is left to do, or no time. */

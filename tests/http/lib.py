@@ -208,7 +208,7 @@ def stream(port, path, body, **more):
 
 def joined_chat(events):
     """(reply as the plain one would be, finish reason) of a chat stream; the form is checked."""
-    assert events[-1] == "[DONE]", events[-3:]
+    assert events[-1:] == ["[DONE]"], events[-3:]
     first, *middle, last = events[:-1]
     assert set(first) == {"role", "content", "tokens_dropped"}, first
     assert first["role"] == "assistant" and first["content"] == "", first
@@ -221,7 +221,7 @@ def joined_chat(events):
 
 def joined_samples(events):
     """({"samples": [...]}, [finish reasons]) of a generate stream; the form is checked."""
-    assert events[-1] == "[DONE]", events[-3:]
+    assert events[-1:] == ["[DONE]"], events[-3:]
     text, reason = {}, {}
     for event in events[:-1]:
         i = event["index"]

@@ -164,7 +164,7 @@ def test_rolling_restart_under_load():
                 s.service.process.send_signal(signal.SIGHUP)
                 lib.eventually(lambda: not before & set(s.service.workers()) and len(s.service.workers()) == 2, WITHIN)
             load.more(20)
-        assert not load.failed, load.failed[:3]
+        assert not load.failed, (load.failed[:3], s.nginx.log()[-3000:])
         assert s.sum("microgpt_reloads_total", result="ok") == 10
         note(f"10 rolling restarts under {load.clients} clients: {load.done} replies, 0 failed")
 

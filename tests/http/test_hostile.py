@@ -148,10 +148,27 @@ def test_any_cut_of_the_same_request(target, size, padding):
     body = json.dumps(says("hello there", max_tokens=9)).encode()
     env = b"".join(pair(k, v) for k, v in environment(path=CHAT, length=len(body)))
     cut = lambda kind, data: b"".join(record(kind, data[i:i + size], 1, padding) for i in range(0, len(data), size))
-    whole = begin() + cut(PARAMS, env) + record(PARAMS, b"", 1, padding) + cut(STDIN, body) + record(STDIN)
+    whole = begin() + cut(PARAMS, env) + record(PARAMS) + cut(STDIN, body) + record(STDIN)
     with Peer(target.service.address) as peer:
         peer.send(whole)
         assert peer.reply() == fcgi.ask(target.service.address, body, path=CHAT)
+
+
+def test_padding_after_the_end_of_params(target):
+    """libfcgi forgets to skip it: a reply or a 400, and then the connection is not used again."""
+    for end in (record(PARAMS, b"", 1, 8) + record(STDIN, BODY) + record(STDIN),
+                record(PARAMS) + record(STDIN, BODY) + record(STDIN, b"", 1, 8)):
+        with Peer(target.service.address) as peer:
+            peer.send(begin(keep=1) + params(environment(length=len(BODY)))[:-8] + end)
+            reply = peer.reply()
+            if reply and reply[0] == 200:
+                peer.send(fcgi.request(BODY, keep=1))
+                assert peer.reply()[0] == 200
+            else:
+                assert reply is None or reply[0] == 400
+                peer.finish()
+                peer.rest()
+        good(target)
 
 
 def test_four_megabytes(target):

@@ -161,7 +161,7 @@ def test_time_limit():
     with stack.Stack(stack.model(**BIG_MODEL), workers=1, lanes=1, timeout="500ms", send_timeout="60s") as s:
         hold = Stream(s.port, GENERATE, whole)
         assert hold.open()
-        waiting = lib.stream(s.port, GENERATE, whole)
+        waiting = lib.stream(s.port, CHAT, says("x" * 3072))
         hold.close()
         assert waiting.status == 408
         waiting.error()
