@@ -41,7 +41,7 @@ SVC  := $(B)/microgpt-fcgi
 CLI  := $(B)/microgpt
 UNIT := $(UNIT_SRC:%.c=$(B)/%)
 
-.PHONY: help all lib run demo test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
+.PHONY: test-arm help all lib run demo test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
 MAKEFLAGS += --no-builtin-rules # they would try to make the .d files
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -116,6 +116,32 @@ soak:    ## what takes longer than a test run should: load, leaks, reloads
 	@$(MAKE) --no-print-directory $(JOBS) all
 	@$(MAKE) --no-print-directory $(JOBS) SAN=address,undefined B=$(B)/san all
 	@tests/run --build $(B) --soak
+
+# the kernels of aarch64 under qemu-user give the bits of this machine
+ARM := aarch64-linux-gnu
+HASHES := $(B)/tests/arm/hashes
+$(HASHES): $(addprefix $(B)/,tests/arm/hashes.o tests/unit/op_hashes.o tests/unit/memory_model.o core/forward.o \
+           core/ops.o core/error.o $(KERNELS:%=core/kernels_%.o))
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lm
+test-arm: $(HASHES) ## the kernels on aarch64 (under qemu) and here give the same bits
+	@$(MAKE) --no-print-directory B=$(B)/arm CC=$(ARM)-gcc $(B)/arm/tests/arm/hashes
+	$(HASHES) > $(B)/hashes.here
+	qemu-aarch64 -L /usr/$(ARM) $(B)/arm/tests/arm/hashes > $(B)/hashes.arm
+	cmp $(B)/hashes.here $(B)/hashes.arm
+
+# ---- speed ----------------------------------------------------------------------------------
+$(B)/tests/bench/peak.o: CFLAGS += -march=native -ffp-contract=fast
+$(B)/tests/bench/bench: $(addprefix $(B)/tests/,bench/bench.o bench/peak.o unit/oracle.o) $(LIB)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -lm $(LDLIBS)
+$(B)/tests/bench/make-model: $(addprefix $(B)/tests/,bench/make_model.o unit/make_model.o)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lm $(LDLIBS)
+$(B)/tests/bench/nothing: $(B)/tests/bench/nothing.o
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi $(LDLIBS)
+BENCH := $(addprefix $(B)/tests/bench/,bench make-model nothing)
+bench: all $(BENCH) ## speed: a table, and the same as JSON in build/bench.json (some minutes)
+	@tests/bench/run.py --build $(B)
+bench-quick: all $(BENCH) ## the same in under a minute, fewer rows
+	@tests/bench/run.py --build $(B) --quick
 
 clean:   ## remove build/
 	rm -rf $(B)
