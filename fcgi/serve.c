@@ -12,7 +12,8 @@
 #include <string.h>
 
 struct reply serve_reply(const struct server *s, struct conn *c, int no_store) {
-    return (struct reply){.conn = c, .keep = 1, .no_store = no_store, .now_ns = s->now_ns};
+    int keep = !s->draining || s->now_ns < s->keep_until_ns;
+    return (struct reply){.conn = c, .keep = keep, .no_store = no_store, .now_ns = s->now_ns};
 }
 
 static void log_and_count(struct server *s, const struct log_request *line, enum endpoint ep) {

@@ -16,6 +16,7 @@ struct server {
     struct requests requests;
     char *body;   /* [max_body] one request's body; they are parsed one at a time */
     int draining; /* nothing new is accepted, idle connections end one by one */
+    int64_t keep_until_ns; /* draining: from then on every answer ends its connection */
     int64_t now_ns;
     uint64_t n_served;
 };

@@ -25,6 +25,7 @@ enum {
     BACKOFF_NS = 50 * MS,   /* after accept failed for want of descriptors or memory */
     DRAIN_GAP_MS = 20,      /* draining: between the ends of two idle connections */
     FRESH_NS = 1000 * MS,   /* draining: a new connection has so long to bring its request */
+    KEEP_NS = 2000 * MS,    /* draining: connections that are never idle are kept so long */
     SWEEP_MS = 50,          /* how late a silent peer's limit may be noticed */
     IDLE_MS = 1000,
 };
@@ -183,6 +184,7 @@ static void sweep(struct worker *w) {
 static void begin_drain(struct worker *w, const char *why) {
     struct server *s = &w->server;
     s->draining = 1;
+    s->keep_until_ns = s->now_ns + KEEP_NS;
     w->drain_until_ns = s->now_ns + s->config->drain_timeout_ms * MS;
     metrics_worker(WORKER_DRAINING, s->requests.n_lanes, s->config->queue,
                    mg_model_info(s->model), NULL, NULL);
