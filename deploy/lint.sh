@@ -42,7 +42,7 @@ none "top level holds nothing else" "$(git ls-files 2>/dev/null | cut -d/ -f1 | 
 # ---- banned, and things that should not be committed ----
 none "banned calls" \
     "$(grep -nE '(^|[^a-z_])(strcpy|strcat|sprintf|vsprintf|atoi|atol|alloca|gets)\(' "${c[@]}")"
-none "unfinished" "$(grep -nE 'TODO|FIXME|XXX' "${c[@]}" "${tests[@]}")"
+none "unfinished" "$(grep -nE '\b(TODO|FIXME|XXX)\b' "${c[@]}" "${tests[@]}")"
 
 # ---- sizes ----
 none "lines over 90 columns, tabs, trailing blanks" "$(awk '
