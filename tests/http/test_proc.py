@@ -17,7 +17,8 @@ import conftest
 import fcgi
 import lib
 import stack
-from counting import not_possible
+from counting import not_possible, note
+from test_drain import Load, replies
 
 PROGRAM = str(stack.CHECKED)
 TAKEN = "another process is listening there: stop it, or set listen to another address"
@@ -387,6 +388,33 @@ def test_reload_that_fails(room, model):
         assert serves(s.address)
 
 
+@pytest.mark.limit(300)
+def test_hundred_reloads_under_load(room):
+    """Two models by turns behind one link, through nginx: no request fails, every reply is exactly one
+    model's, and what is asked after a reload is answered by the new one."""
+    models = [stack.model(**{**conftest.CHAT_MODEL, "seed": seed}) for seed in (3, 99)]
+    wanted, link = [], room / "current"
+    for path in models:
+        with stack.Stack(path, workers=1) as s:
+            wanted.append(replies(s))
+    link.symlink_to(models[0])
+    with stack.Stack(link, workers=2) as s:
+        with Load(s.port, [a + b for a, b in zip(*wanted)], clients=4) as load:
+            for i in range(1, 101):
+                (room / "next").symlink_to(models[i % 2])
+                (room / "next").rename(link)
+                before = set(s.service.workers())
+                s.service.process.send_signal(signal.SIGHUP)
+                lib.eventually(lambda: len(now := s.service.workers()) == 2 and not before & set(now), 60)
+                if i % 20 < 2:
+                    assert replies(s) == wanted[i % 2]
+        assert not load.failed, load.failed[:3]
+        assert s.sum("microgpt_reloads_total", result="ok") == 100
+        assert s.sum("microgpt_worker_restarts_total") == 0
+        assert load.done > 100
+        note(f"100 reloads by turns of two models under {load.clients} clients: {load.done} replies, 0 failed")
+
+
 def test_reloads_in_a_row(model):
     """Signals that come while one is being acted on: nothing is lost, nothing piles up."""
     with stack.Service(model) as s:
@@ -482,6 +510,22 @@ def test_descriptor_limit(room, model):
     with stack.Service(model, program=room / "low") as s:
         assert "the descriptor limit is 100, queue, parked and lanes may need 320: raise it" in s.log()
         assert serves(s.address)
+
+
+def test_memory_limit(room):
+    """Too little memory for the lanes: 78, and how many would fit; with those it starts."""
+    if not stack.FAST.exists():
+        not_possible("sanitizers need more address space than a limit leaves; make all builds the other")
+    chat = stack.model(**{**conftest.CHAT_MODEL, "block_size": 256, "n_embd": 128})
+    command = ["prlimit", "--as=120000000", stack.FAST, "-n", "1", "-s", f"unix:{room}/s", "-m", chat]
+    done = subprocess.run([*command, "--lanes=200"], capture_output=True, text=True, timeout=60, env=environment())
+    found = re.search(r"a worker may need \d+ MiB but the memory limit is 114 MiB: set lanes = (\d+),", done.stderr)
+    assert done.returncode == 78 and found, done.stderr
+    with Running([*command, f"--lanes={found[1]}"], env=environment(), stderr=subprocess.DEVNULL) as p:
+        lib.eventually(lambda: serves(f"unix:{room}/s"))
+        assert status(f"unix:{room}/s")["lanes"]["total"] == int(found[1])
+        p.terminate()
+        assert p.wait(20) == 0
 
 
 # ---- other ways to start ----
