@@ -9,6 +9,7 @@
  *   bench prefill DIR KV ENGINE TOKENS CHUNK
  *   bench linear DIR ENGINE ROWS      the products of a token alone
  *   bench plain DIR                   the plain double forward pass of the tests
+ *   bench count DIR KV ENGINE BATCH STEPS   nothing but so many steps, for callgrind
  *
  * KV is f32 or f16; ENGINE is blis or the name of an instruction set. A token is what a
  * worker does for it: the forward pass and one draw of the sampler. */
@@ -201,6 +202,13 @@ static void bench_plain(char **a) {
     oracle_close(o);
 }
 
+static void bench_count(char **a) {
+    struct bench b = bench_new(a[0], a[1], a[2], atoi(a[3]), atoi(a[3]));
+    for (int pos = 0; pos < atoi(a[4]); pos++) step(&b, pos);
+    print_head(&b, "count");
+    printf("\"batch\":%s,\"steps\":%s}\n", a[3], a[4]);
+}
+
 static void bench_open(char **a) {
     double best = 1e9;
     struct mg_model *m;
@@ -234,7 +242,8 @@ int main(int argc, char **argv) {
         void (*run)(char **);
     } benches[] = {{"peak", 0, bench_peak},     {"open", 1, bench_open},
                    {"decode", 5, bench_decode}, {"prefill", 5, bench_prefill},
-                   {"linear", 3, bench_linear}, {"plain", 1, bench_plain}};
+                   {"linear", 3, bench_linear}, {"plain", 1, bench_plain},
+                   {"count", 5, bench_count}};
     for (size_t i = 0; argc > 1 && i < sizeof benches / sizeof *benches; i++)
         if (!strcmp(argv[1], benches[i].name) && argc == benches[i].args + 2) {
             benches[i].run(argv + 2);
