@@ -163,8 +163,8 @@ def test_generate_lines(names):
 def test_same_bytes_as_the_service(chat):
     with stack.Stack(chat) as s:
         reply = lib.generate(s.port, {"num_samples": 20, "seed": 3, "temperature": 1.5})
-        out, _ = run("generate", chat, "--num-samples", 20, "--seed", 3, "--temperature", 1.5)
-        assert out.split("\n")[:-1] == reply.json()["samples"]
+        out, _ = run("generate", chat, "--num-samples", 20, "--seed", 3, "--temperature", 1.5, "--json")
+        assert json.loads(out) == reply.json()
         conversation, replies = [], []
         for text in ("Hello, you!", "And then? A very long line to be cut off at last.", "ok"):
             conversation.append({"role": "user", "content": text})
