@@ -78,6 +78,9 @@ $(B)/tests/unit/test_%: $(B)/tests/unit/test_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
 TRAIN_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out core/cli/main.c core/cli/chat.c,$(CLI_SRC)))
 $(B)/tests/unit/test_train_%: $(B)/tests/unit/test_train_%.o $(TRAIN_OBJ) $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
+$(B)/tests/bench/peak.o: ALLCFLAGS += -march=native -ffp-contract=fast
+$(B)/tests/bench/train: $(B)/tests/bench/train.o $(B)/tests/bench/peak.o $(TRAIN_OBJ) $(LIB)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -lpthread -lm $(LDLIBS)
 unit: $(UNIT)
 
 # ---- running, installing --------------------------------------------------------------------
