@@ -167,6 +167,16 @@ def test_keys_agree_with_manual_and_file():
         assert f"  {key[0]}" in run("--help")[1]
 
 
+def test_alerts_and_dashboard_name_what_there_is(model):
+    with stack.Service(model) as s:
+        text = fcgi.ask(s.address, method="GET", path="/metrics", content_type="")[2].decode()
+    there = set(re.findall(r"^(microgpt_\w+)", text, re.M))
+    for folder in ("prometheus", "grafana"):
+        files = list((stack.ROOT / "deploy" / folder).iterdir())
+        used = {name for f in files for name in re.findall(r"microgpt_\w+", f.read_text())}
+        assert used and used <= there, used - there
+
+
 def test_help():
     code, out, err = run("--help")
     assert (code, err) == (0, "") and out.startswith("microgpt-fcgi: ")
