@@ -201,7 +201,7 @@ def test_one_host_killed_and_one_cut_off_under_load():
     assert HOSTS[2] in hosts(r["cut"], r["back"])
     assert set(HOSTS[:2]) <= hosts(r["back"], 1e18)
     repeated = sum(", " in served.get(name, "") for _, name, _ in plain)
-    note(f"= three hosts, one killed and one cut off: {len(plain)} plain requests, 0 failed, {repeated} "
+    note(f"three hosts, one killed and one cut off: {len(plain)} plain requests, 0 failed, {repeated} "
          f"repeated elsewhere; {len(streams)} streams, {len(broken)} broken that had begun there")
 
 
