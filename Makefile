@@ -57,6 +57,7 @@ $(KERNELS:%=$(B)/core/kernels_%.o): $(B)/core/kernels_%.o: core/kernels.c
 $(B)/core/ops_blis.o: ALLCFLAGS += -isystem $(BLIS_INC)
 # the elementwise loops of training: -O3 for the vectoriser
 $(B)/core/cli/vec.o $(B)/core/cli/adam.o: ALLCFLAGS += -O3
+$(B)/core/cli/tile.o: ALLCFLAGS += -O3 -ffp-contract=fast
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) -c -o $@ $<

@@ -1,108 +1,119 @@
 /* SPDX-License-Identifier: Apache-2.0
  * attention.c - causal attention of one document (checkpoint.md, forward pass) by matrix
  * products over blocks of queries: block rows i0 ... i1-1 see keys 0 ... i1-1, so little
- * of the upper triangle is computed. Owns the choice between BLIS and plain loops. */
+ * of the upper triangle is computed. Keys (and, backward, values) of a head are
+ * transposed once, so that every product takes its right operand by rows. */
 #include "attention.h"
 
-#include "../gemm.h"
+#include "tile.h"
 #include "vec.h"
 
 #include <math.h>
 
-enum {
-    SMALL = 1024
-}; /* multiplications below which a call of BLIS costs more than the work */
+enum { BLOCK = 48 }; /* queries at a time */
 
-static void product_small(int m, int n, int k, float alpha, struct operand a,
-                          struct operand b, float beta, float *c, ptrdiff_t ldc) {
-    for (int i = 0; i < m; i++)
-        for (int j = 0; j < n; j++) {
-            float s = 0.0f;
-            for (int l = 0; l < k; l++)
-                s += a.p[i * a.row + l * a.col] * b.p[l * b.row + j * b.col];
-            c[i * ldc + j] = alpha * s + (beta != 0.0f ? beta * c[i * ldc + j] : 0.0f);
-        }
-}
-
-static int is_transposed(struct operand a) {
-    return a.col != 1;
-}
-
-static size_t stride(struct operand a) {
-    return (size_t)(a.col != 1 ? a.col : a.row);
-}
-
-void product(int m, int n, int k, float alpha, struct operand a, struct operand b,
-             float beta, float *c, ptrdiff_t ldc) {
-    if ((long)m * n * k <= SMALL)
-        product_small(m, n, k, alpha, a, b, beta, c, ldc);
-    else
-        mg_gemm(is_transposed(a), is_transposed(b), m, n, k, alpha, a.p, stride(a), b.p,
-                stride(b), beta, c, (size_t)ldc);
-}
+/* One head of one document. */
+struct head {
+    int n, hd, d,
+        ld; /* positions, width of the head and of the model, n up to a multiple of 16 */
+    float scale;
+    const float *q, *k, *v; /* rows at 3 d */
+    float *turned;          /* [hd][ld] keys or values, transposed */
+};
 
 static int round_up(int n) {
     return (n + 15) & ~15;
+}
+
+static int block_end(int i0, int n) {
+    return n - i0 < BLOCK ? n : i0 + BLOCK;
 }
 
 size_t attention_probs(int n_head, int n) {
     return (size_t)n_head * (size_t)n * (size_t)round_up(n);
 }
 
-static int block_end(int i0, int n) {
-    return n - i0 < ATTENTION_BLOCK ? n : i0 + ATTENTION_BLOCK;
+size_t attention_scratch(int n_head, int d, int n) {
+    return (size_t)(BLOCK + d / n_head) * (size_t)round_up(n);
+}
+
+static struct head find_head(int n_head, int d, int n, const float *qkv, int h,
+                             float *scratch) {
+    int hd = d / n_head;
+    const float *q = qkv + h * hd;
+    return (struct head){.n = n,
+                         .hd = hd,
+                         .d = d,
+                         .ld = round_up(n),
+                         .scale = 1.0f / sqrtf((float)hd),
+                         .q = q,
+                         .k = q + d,
+                         .v = q + 2 * d,
+                         .turned = scratch};
+}
+
+/* t->turned = x transposed, x [n][hd] with rows at 3 d; zeros behind. */
+static void turn(const struct head *t, const float *x) {
+    for (ptrdiff_t j = 0; j < t->hd; j++) {
+        float *row = t->turned + j * t->ld;
+        for (ptrdiff_t i = 0; i < t->n; i++) row[i] = x[i * 3 * t->d + j];
+        for (int i = t->n; i < t->ld; i++) row[i] = 0.0f;
+    }
+}
+
+/* Probabilities and output of queries i0 ... i1-1. p: their rows of probs. */
+static void forward_block(const struct head *t, int i0, int i1, float *p, float *out) {
+    ptrdiff_t row = 3 * t->d, ld = t->ld;
+    struct operand q = {t->q + i0 * row, row, 1};
+    tile_product(i1 - i0, round_up(i1), t->hd, t->scale, q, t->turned, ld, 0, p, ld);
+    for (int i = i0; i < i1; i++) vec_softmax(i + 1, i1, p + (i - i0) * ld);
+    tile_product(i1 - i0, t->hd, i1, 1.0f, (struct operand){p, ld, 1}, t->v, row, 0,
+                 out + (ptrdiff_t)i0 * t->d, t->d);
 }
 
 void attention_forward(int n_head, int d, int n, const float *qkv, float *probs,
-                       float *out) {
-    int hd = d / n_head, ld = round_up(n), row = 3 * d;
-    float scale = 1.0f / sqrtf((float)hd);
+                       float *out, float *scratch) {
     for (int h = 0; h < n_head; h++) {
-        const float *q = qkv + h * hd, *k = q + d, *v = k + d;
-        float *p = probs + (size_t)h * (size_t)n * (size_t)ld;
+        struct head t = find_head(n_head, d, n, qkv, h, scratch);
+        float *p = probs + (ptrdiff_t)h * n * t.ld;
+        turn(&t, t.k);
         for (int i0 = 0, i1; i0 < n; i0 = i1) {
             i1 = block_end(i0, n);
-            float *b = p + (size_t)i0 * (size_t)ld;
-            struct operand qb = {q + (ptrdiff_t)i0 * row, row, 1}, kt = {k, 1, row};
-            product(i1 - i0, i1, hd, scale, qb, kt, 0.0f, b, ld);
-            for (int i = i0; i < i1; i++)
-                vec_softmax(i + 1, i1, p + (size_t)i * (size_t)ld);
-            product(i1 - i0, hd, i1, 1.0f, (struct operand){b, ld, 1},
-                    (struct operand){v, row, 1}, 0.0f, out + (ptrdiff_t)i0 * d + h * hd,
-                    d);
+            forward_block(&t, i0, i1, p + (ptrdiff_t)i0 * t.ld, out + h * t.hd);
         }
     }
 }
 
-/* One block of queries of one head. The blocks run from the last to the first: the last
- * one writes the gradients of all keys and values, the others add to them. */
-static void backward_block(int hd, int d, int n, int i0, const float *qkv,
-                           const float *probs, const float *dout, float *dqkv,
-                           float *ds) {
-    int ld = round_up(n), row = 3 * d, i1 = block_end(i0, n), m = i1 - i0;
-    float scale = 1.0f / sqrtf((float)hd), beta = i1 == n ? 0.0f : 1.0f;
-    const float *q = qkv + (ptrdiff_t)i0 * row, *k = qkv + d, *v = k + d;
-    const float *p = probs + (size_t)i0 * (size_t)ld;
-    const float *go = dout + (ptrdiff_t)i0 * d;
-    product(m, i1, hd, 1.0f, (struct operand){go, d, 1}, (struct operand){v, 1, row},
-            0.0f, ds, ld);
-    product(i1, hd, m, 1.0f, (struct operand){p, 1, ld}, (struct operand){go, d, 1}, beta,
-            dqkv + 2 * d, row);
-    for (int i = 0; i < m; i++)
-        vec_softmax_grad(i1, p + (size_t)i * (size_t)ld, scale,
-                         ds + (size_t)i * (size_t)ld);
-    product(m, hd, i1, 1.0f, (struct operand){ds, ld, 1}, (struct operand){k, row, 1},
-            0.0f, dqkv + (ptrdiff_t)i0 * row, row);
-    product(i1, hd, m, 1.0f, (struct operand){ds, 1, ld}, (struct operand){q, row, 1},
-            beta, dqkv + d, row);
+/* Gradients that come through queries i0 ... i1-1. The blocks run from the last to the
+ * first: the last one writes the gradients of all keys and values, the others add to
+ * them. p: their rows of probs; dq: gradient of the head's queries, keys and values
+ * behind it as in qkv. */
+static void backward_block(const struct head *t, int i0, int i1, const float *p,
+                           const float *dout, float *dq, float *ds) {
+    ptrdiff_t row = 3 * t->d, ld = t->ld, m = i1 - i0;
+    int add = i1 != t->n;
+    const float *go = dout + (ptrdiff_t)i0 * t->d, *q = t->q + i0 * row;
+    tile_product((int)m, round_up(i1), t->hd, 1.0f, (struct operand){go, t->d, 1},
+                 t->turned, ld, 0, ds, ld);
+    tile_product(i1, t->hd, (int)m, 1.0f, (struct operand){p, 1, ld}, go, t->d, add,
+                 dq + 2 * t->d, row);
+    for (int i = 0; i < m; i++) vec_softmax_grad(i1, p + i * ld, t->scale, ds + i * ld);
+    tile_product((int)m, t->hd, i1, 1.0f, (struct operand){ds, ld, 1}, t->k, row, 0,
+                 dq + i0 * row, row);
+    tile_product(i1, t->hd, (int)m, 1.0f, (struct operand){ds, 1, ld}, q, row, add,
+                 dq + t->d, row);
 }
 
 void attention_backward(int n_head, int d, int n, const float *qkv, const float *probs,
                         const float *dout, float *dqkv, float *scratch) {
-    int hd = d / n_head, last = (n - 1) / ATTENTION_BLOCK * ATTENTION_BLOCK;
-    size_t size = (size_t)n * (size_t)round_up(n);
-    for (int h = 0; h < n_head; h++)
-        for (int i0 = last; i0 >= 0; i0 -= ATTENTION_BLOCK)
-            backward_block(hd, d, n, i0, qkv + h * hd, probs + (size_t)h * size,
-                           dout + h * hd, dqkv + h * hd, scratch);
+    int last = (n - 1) / BLOCK * BLOCK;
+    for (int h = 0; h < n_head; h++) {
+        struct head t = find_head(n_head, d, n, qkv, h, scratch);
+        const float *p = probs + (ptrdiff_t)h * n * t.ld;
+        turn(&t, t.v);
+        for (int i0 = last; i0 >= 0; i0 -= BLOCK)
+            backward_block(&t, i0, block_end(i0, n), p + (ptrdiff_t)i0 * t.ld,
+                           dout + h * t.hd, dqkv + h * t.hd,
+                           scratch + (ptrdiff_t)t.hd * t.ld);
+    }
 }

@@ -35,7 +35,8 @@ static int add_message(struct chat *c, enum mg_role role, const char *text, size
     char *copy = malloc(len + 1);
     if (!copy) return out_of_memory();
     memcpy(copy, text, len);
-    c->messages[c->n++] = (struct mg_message){role, copy, len};
+    struct mg_message *m = &c->messages[c->n++];
+    m->role = role, m->content = copy, m->len = len;
     return 0;
 }
 

@@ -5,6 +5,7 @@
  * array and what the forward pass keeps for the backward pass. */
 #include "net.h"
 
+#include "../gemm.h"
 #include "attention.h"
 #include "vec.h"
 
@@ -83,7 +84,7 @@ struct net_work {
     float *dx;      /* [R][d] */
     float *dn;      /* [R][d] */
     float *dh;      /* [R][4 d]; also d qkv [R][3 d] */
-    float *ds;      /* [ATTENTION_BLOCK][ld] */
+    float *ds;      /* of the attention: attention_scratch */
 };
 
 struct net_work *net_work_new(void) {
@@ -113,7 +114,7 @@ static size_t lay_out(struct net_work *w, const struct net_shape *s, size_t rows
     w->logits = take(w, &used, rows * (size_t)s->vocab_size);
     w->dx = take(w, &used, rd), w->dn = take(w, &used, rd);
     w->dh = take(w, &used, 4 * rd);
-    w->ds = take(w, &used, ATTENTION_BLOCK * ((size_t)longest + 16));
+    w->ds = take(w, &used, attention_scratch(s->n_head, s->n_embd, longest));
     for (int i = 0; i < s->n_layer; i++) {
         struct stash *l = &w->layer[i];
         l->n1 = take(w, &used, rd), l->s1 = take(w, &used, rows);
@@ -157,22 +158,22 @@ static int reserve(struct net_work *w, const struct net_shape *s,
 /* y [rows][out] = beta y + x [rows][in] * w^T, w [out][in] */
 static void linear(int rows, int out, int in, const float *x, const float *w, float beta,
                    float *y) {
-    product(rows, out, in, 1.0f, (struct operand){x, in, 1}, (struct operand){w, 1, in},
-            beta, y, out);
+    mg_gemm(0, 1, rows, out, in, 1.0f, x, (size_t)in, w, (size_t)in, beta, y,
+            (size_t)out);
 }
 
 /* dx [rows][in] = dy [rows][out] * w */
 static void linear_grad_input(int rows, int out, int in, const float *dy, const float *w,
                               float *dx) {
-    product(rows, in, out, 1.0f, (struct operand){dy, out, 1}, (struct operand){w, in, 1},
-            0.0f, dx, in);
+    mg_gemm(0, 0, rows, in, out, 1.0f, dy, (size_t)out, w, (size_t)in, 0.0f, dx,
+            (size_t)in);
 }
 
 /* dw [out][in] = dy^T * x */
 static void linear_grad_weight(int rows, int out, int in, const float *dy, const float *x,
                                float *dw) {
-    product(out, in, rows, 1.0f, (struct operand){dy, 1, out}, (struct operand){x, in, 1},
-            0.0f, dw, in);
+    mg_gemm(1, 0, out, in, rows, 1.0f, dy, (size_t)out, x, (size_t)in, 0.0f, dw,
+            (size_t)in);
 }
 
 /* ---- forward --------------------------------------------------------------------- */
@@ -210,7 +211,7 @@ static void attend(const struct pass *p, struct stash *l) {
     float *probs = l->probs, *o = l->o;
     for (int i = 0; i < p->n_docs; i++) {
         int n = p->docs[i].n;
-        attention_forward(n_head, d, n, qkv, probs, o);
+        attention_forward(n_head, d, n, qkv, probs, o, p->w->ds);
         qkv += (ptrdiff_t)n * 3 * d, o += (ptrdiff_t)n * d;
         probs += attention_probs(n_head, n);
     }

@@ -13,7 +13,7 @@ typedef void pool_job(void *ctx, int job, int thread);
 struct pool *pool_new(int threads);
 void pool_free(struct pool *);
 /* Run jobs 0 ... n-1 and return when all are done. */
-void pool_run(struct pool *, pool_job *, void *ctx, int n);
+void pool_run(struct pool *, pool_job *job, void *ctx, int n);
 /* CPUs this process may use. */
 int pool_cpus(void);
 

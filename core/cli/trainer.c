@@ -13,8 +13,8 @@
 
 enum {
     MAX_SLICES = 16,
-    SLICE_ROWS = 128, /* wanted at least: smaller products are slow */
-    EVAL_ROWS = 1024, /* about so many at a time in trainer_eval */
+    SLICE_ROWS = 384, /* wanted at least: smaller products are slow */
+    EVAL_ROWS = 4096, /* about so many at a time in trainer_eval */
     CHUNK = 1 << 14,  /* parameters in a job of the update */
 };
 
@@ -167,14 +167,18 @@ static int run_all(struct trainer *t, const struct net_doc *docs, int n, int n_s
     return p->failed ? -1 : 0;
 }
 
-static int clamp(int x, int low, int high) {
-    return x < low ? low : x > high ? high : x;
+/* How many slices so many documents and rows make: a power of two, so that two, four or
+ * more threads have about the same to do. */
+static int count_slices(int n_docs, int rows) {
+    int n = 1;
+    while (2 * n <= MAX_SLICES && 2 * n <= n_docs && 2 * n * SLICE_ROWS <= rows) n *= 2;
+    return n;
 }
 
 int trainer_step(struct trainer *t, const struct net_doc *docs, int n, int64_t step,
                  double lr, double *loss) {
     int rows = count_rows(docs, n);
-    int n_slices = clamp(rows / SLICE_ROWS, 1, n < MAX_SLICES ? n : MAX_SLICES);
+    int n_slices = count_slices(n, rows);
     double sum;
     if (make_gradients(t, n_slices) != 0) return -1;
     if (run_all(t, docs, n, n_slices, 1.0f / (float)rows, &sum) != 0) return -1;
@@ -190,9 +194,8 @@ int trainer_eval(struct trainer *t, const struct net_doc *docs, int n, double *l
         int in_round = 0;
         for (j = i; j < n && in_round < EVAL_ROWS; j++) in_round += docs[j].n;
         double sum;
-        int slices =
-            clamp(in_round / SLICE_ROWS, 1, j - i < MAX_SLICES ? j - i : MAX_SLICES);
-        if (run_all(t, docs + i, j - i, slices, 0.0f, &sum) != 0) return -1;
+        if (run_all(t, docs + i, j - i, count_slices(j - i, in_round), 0.0f, &sum) != 0)
+            return -1;
         total += sum, rows += in_round;
     }
     *loss = total / rows;

@@ -18,9 +18,9 @@ struct trainer {
 struct trainer *trainer_new(const struct net_shape *, int threads);
 void trainer_free(struct trainer *);
 
-/* Step t = 1, 2, ...: one Adam step at learning rate lr on the mean cross entropy of the
+/* Step 1, 2, ...: one Adam step at learning rate lr on the mean cross entropy of the
  * predictions of docs. *loss = that mean, before the step. -1: out of memory. */
-int trainer_step(struct trainer *, const struct net_doc *docs, int n, int64_t t,
+int trainer_step(struct trainer *t, const struct net_doc *docs, int n, int64_t step,
                  double lr, double *loss);
 
 /* *loss = mean cross entropy of docs. -1: out of memory. */

@@ -184,8 +184,8 @@ static void test_scale(void **state) {
 static void test_step(void **state) {
     (void)state;
     struct scene s;
-    open_scene(&s, (struct net_shape){28, 16, 4, 2, 150}, 6,
-               (int[]){150, 20, 149, 3, 140, 77});
+    open_scene(&s, (struct net_shape){28, 16, 4, 2, 300}, 6,
+               (int[]){300, 120, 299, 3, 280, 277});
     struct trainer *t = trainer_new(&s.shape, 2);
     struct net_work *w = net_work_new();
     memcpy(t->params, s.params, s.n * sizeof *t->params);
@@ -245,8 +245,8 @@ static float *train_with(int threads, const struct scene *s, double *eval) {
 static void test_threads_do_not_matter(void **state) {
     (void)state;
     struct scene s;
-    open_scene(&s, (struct net_shape){28, 32, 4, 2, 150}, 7,
-               (int[]){150, 20, 149, 3, 140, 77, 150});
+    open_scene(&s, (struct net_shape){28, 32, 4, 2, 300}, 8,
+               (int[]){300, 20, 299, 230, 240, 277, 300, 299});
     double eval[3];
     float *one = train_with(1, &s, &eval[0]);
     for (int i = 1; i < 3; i++) {
