@@ -364,6 +364,7 @@ def test_reload(room, model):
         # a worker that dies before the reload is replaced by one with the model of its generation
         os.kill(before[0], signal.SIGKILL)
         lib.eventually(lambda: len(s.workers()) == 2 and before[0] not in s.workers())
+        lib.eventually(lambda: status(s.address)["workers"]["ready"] == 2)
         assert {w["digest"] for w in status(s.address)["worker"]} == {digest}
         s.write_config(workers=3)
         s.process.send_signal(signal.SIGHUP)
