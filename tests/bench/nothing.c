@@ -85,6 +85,7 @@ static void serve(int listener) {
     struct epoll_event ready[EVENTS];
     int ep = epoll_create1(0);
     if (ep < 0 || FCGX_Init() != 0) die("epoll_create1");
+    signal(SIGTERM, SIG_DFL); /* libfcgi has put a flag behind it */
     watch(ep, listener);
     for (;;) {
         int n = epoll_wait(ep, ready, EVENTS, -1);
