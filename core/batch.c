@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * batch.c - the lanes: admit, step, release. A lane is one sequence with its sampler, its text
- * and its place in the KV cache; a step feeds every running lane its next tokens in one forward
- * pass and draws where a prompt has ended. All memory is one block, laid out in mg_batch_new,
- * beside that of the forward pass. Knows nothing of requests: who waits for a lane, and for how
- * long, is the caller's business. */
+ * batch.c - the lanes: admit, step, release. A lane is one sequence with its sampler, its
+ * text and its place in the KV cache; a step feeds every running lane its next tokens in
+ * one forward pass and draws where a prompt has ended. All memory is one block, laid out
+ * in mg_batch_new, beside that of the forward pass. Knows nothing of requests: who waits
+ * for a lane, and for how long, is the caller's business. */
 #include <stdlib.h>
 
 #include "error.h"
@@ -43,7 +43,7 @@ struct mg_batch {
     double *scratch;        /* [vocab_size up to a multiple of 16] */
 };
 
-/* ---- memory ---------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------ */
 
 /* Offsets of the parts of the one block; overflow ends in size = SIZE_MAX. */
 struct layout {
@@ -64,8 +64,10 @@ static size_t add_part(size_t *size, size_t n, size_t each) {
 static struct layout plan_layout(const struct mg_model *m, int n_lanes) {
     size_t lanes = (size_t)n_lanes, block = (size_t)m->info.block_size;
     struct layout p = {.tokens_each = block + 1};
-    size_t token_text = 3 * mg_tokenizer_max_bytes(m->tokenizer); /* text.h: the worst case */
-    if (__builtin_mul_overflow(block, token_text, &p.text_each) || p.text_each > SIZE_MAX - 3) {
+    size_t token_text = 3 * mg_tokenizer_max_bytes(m->tokenizer); /* text.h: the worst
+                                                                     case */
+    if (__builtin_mul_overflow(block, token_text, &p.text_each) ||
+        p.text_each > SIZE_MAX - 3) {
         p.size = SIZE_MAX;
         return p;
     }
@@ -75,14 +77,15 @@ static struct layout plan_layout(const struct mg_model *m, int n_lanes) {
     p.free = add_part(&p.size, lanes, sizeof(int));
     p.running = add_part(&p.size, lanes, sizeof(int));
     p.spans = add_part(&p.size, lanes, sizeof(struct mg_span));
-    p.scratch = add_part(&p.size, ((size_t)m->info.vocab_size + 15) / 16 * 16, sizeof(double));
+    p.scratch =
+        add_part(&p.size, ((size_t)m->info.vocab_size + 15) / 16 * 16, sizeof(double));
     p.tokens = add_part(&p.size, lanes, p.tokens_each * sizeof(int32_t));
     p.text = add_part(&p.size, lanes, p.text_each);
     return p;
 }
 
-/* A step feeds at most one token to each lane in decode, and to those in prefill chunk tokens
- * or one each. */
+/* A step feeds at most one token to each lane in decode, and to those in prefill chunk
+ * tokens or one each. */
 static int max_rows(const struct mg_batch_options *o) {
     return o->lanes > INT32_MAX - o->chunk ? INT32_MAX : o->lanes + o->chunk;
 }
@@ -98,7 +101,8 @@ size_t mg_lane_bytes(const struct mg_model *m, enum mg_kv kv) {
     return (size_t)m->info.n_layer * mg_kv_bytes(&shape);
 }
 
-/* Point the parts of b into its block. Writes what is small and leaves the rest untouched. */
+/* Point the parts of b into its block. Writes what is small and leaves the rest
+ * untouched. */
 static void lay_out(struct mg_batch *b, const struct layout *p) {
     char *base = (char *)b;
     b->lane = (struct lane *)(void *)(base + p->lane);
@@ -122,8 +126,9 @@ static void lay_out(struct mg_batch *b, const struct layout *p) {
 struct mg_batch *mg_batch_new(const struct mg_model *m, const struct mg_batch_options *o,
                               struct mg_error *err) {
     if (o->lanes < 1 || o->chunk < 1 || max_rows(o) == INT32_MAX) {
-        mg_fail(err, MG_EINPUT, "a batch of %d lanes with chunks of %d tokens is not possible",
-                o->lanes, o->chunk);
+        mg_fail(err, MG_EINPUT,
+                "a batch of %d lanes with chunks of %d tokens is not possible", o->lanes,
+                o->chunk);
         return NULL;
     }
     struct layout p = plan_layout(m, o->lanes);
@@ -156,7 +161,7 @@ void mg_batch_free(struct mg_batch *b) {
     free(b);
 }
 
-/* ---- admit and release ----------------------------------------------------------------- */
+/* ---- admit and release ------------------------------------------------------------- */
 
 static int check_prompt(const struct mg_batch *b, const struct mg_job *job,
                         struct mg_error *err) {
@@ -172,19 +177,21 @@ static int check_prompt(const struct mg_batch *b, const struct mg_job *job,
                        job->n_prompt, longest);
     for (int i = 0; i < job->n_prompt; i++)
         if (job->prompt[i] < 0 || job->prompt[i] >= info->vocab_size)
-            return mg_fail(err, MG_EINPUT, "prompt token %d is %d: 0 to %d are possible", i,
-                           (int)job->prompt[i], info->vocab_size - 1);
+            return mg_fail(err, MG_EINPUT, "prompt token %d is %d: 0 to %d are possible",
+                           i, (int)job->prompt[i], info->vocab_size - 1);
     return 0;
 }
 
-static int check_job(const struct mg_batch *b, const struct mg_job *job, struct mg_error *err) {
+static int check_job(const struct mg_batch *b, const struct mg_job *job,
+                     struct mg_error *err) {
     if (!(job->temperature >= 0) || job->temperature > __DBL_MAX__)
         return mg_fail(err, MG_EINPUT, "temperature must be a finite number >= 0");
     return job->kind == MG_CHAT ? check_prompt(b, job, err) : 0;
 }
 
 /* The kind's own: first tokens, end token, what is not drawn, how much room there is. */
-static void start_lane(const struct mg_batch *b, struct lane *l, const struct mg_job *job) {
+static void start_lane(const struct mg_batch *b, struct lane *l,
+                       const struct mg_job *job) {
     const struct mg_model *m = b->model;
     int compat = m->options.compat_05, room;
     if (job->kind == MG_CHAT) {
@@ -200,8 +207,9 @@ static void start_lane(const struct mg_batch *b, struct lane *l, const struct mg
         l->suppress = NULL;
         room = m->info.block_size;
     }
-    l->limit = job->max_tokens > 0 && job->max_tokens < (uint64_t)room ? (int)job->max_tokens
-                                                                      : room;
+    l->limit = job->max_tokens > 0 && job->max_tokens < (uint64_t)room
+                   ? (int)job->max_tokens
+                   : room;
     l->pos = 0;
     l->out = (struct mg_output){.text = l->buf, .n_prompt = l->n_tokens};
     mg_text_init(&l->text, l->buf, b->text_cap, !compat);
@@ -223,7 +231,8 @@ int mg_batch_admit(struct mg_batch *b, const struct mg_job *job, struct mg_error
 }
 
 static struct lane *find_lane(const struct mg_batch *b, int lane) {
-    return lane >= 0 && lane < b->options.lanes && b->lane[lane].used ? &b->lane[lane] : NULL;
+    return lane >= 0 && lane < b->options.lanes && b->lane[lane].used ? &b->lane[lane]
+                                                                      : NULL;
 }
 
 void mg_batch_release(struct mg_batch *b, int lane) {
@@ -252,16 +261,18 @@ const struct mg_output *mg_batch_output(const struct mg_batch *b, int lane) {
     return l ? &l->out : NULL;
 }
 
-/* ---- step ------------------------------------------------------------------------------ */
+/* ---- step -------------------------------------------------------------------------- */
 
-/* Prompt tokens that a lane could take at once; a lane with one token to feed is in decode. */
+/* Prompt tokens that a lane could take at once; a lane with one token to feed is in
+ * decode. */
 static int prefill_need(const struct lane *l) {
     int n = l->n_tokens - l->pos;
     return n > 1 && !l->held ? n : 0;
 }
 
 /* Divide chunk among the lanes in prefill: evenly, at least 1 each, so that a long prompt
- * cannot keep a short one waiting; what is left over goes to the oldest. Sets their spans' n. */
+ * cannot keep a short one waiting; what is left over goes to the oldest. Sets their
+ * spans' n. */
 static void share_chunk(struct mg_batch *b, int n_spans, int n_prefill) {
     int share = b->options.chunk / n_prefill;
     int left = b->options.chunk;
@@ -325,8 +336,8 @@ static enum mg_finish append_token(const struct mg_batch *b, struct lane *l, int
 static int draw_token(struct mg_batch *b, struct lane *l, const float *logits) {
     const struct mg_model *m = b->model;
     int n_suppress = !l->suppress ? 0 : l->out.n_generated == 0 ? 4 : 3;
-    int token = mg_sampler_draw(&l->sampler, m->ops, logits, m->info.vocab_size, l->suppress,
-                                n_suppress, b->scratch);
+    int token = mg_sampler_draw(&l->sampler, m->ops, logits, m->info.vocab_size,
+                                l->suppress, n_suppress, b->scratch);
     l->out.finish = append_token(b, l, token);
     if (l->out.finish == MG_STOP || l->out.finish == MG_LENGTH)
         mg_text_finish(&l->text);

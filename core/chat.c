@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * chat.c - messages to prompt tokens, cut to fit the context (generation.md, "chat"). Content
- * may be megabytes while the prompt is at most block_size tokens: every message is counted, only
- * what stays is written. Knows no lanes and no JSON. */
+ * chat.c - messages to prompt tokens, cut to fit the context (generation.md, "chat").
+ * Content may be megabytes while the prompt is at most block_size tokens: every message
+ * is counted, only what stays is written. Knows no lanes and no JSON. */
 #include "error.h"
 #include "model.h"
 #include "text.h"
@@ -28,10 +28,11 @@ static int fail_message(const struct mg_message *msg, size_t i, struct mg_error 
                    "messages[%zu]: no character of content is known to this model", i);
 }
 
-/* Count from the last message to the first: those that fit are the longest tail of at most
- * limit tokens. extra: tokens of the prompt that belong to no message. */
-static int plan_prompt(const struct mg_model *m, const struct mg_message *messages, size_t n,
-                       uint64_t extra, uint64_t limit, struct plan *p, struct mg_error *err) {
+/* Count from the last message to the first: those that fit are the longest tail of at
+ * most limit tokens. extra: tokens of the prompt that belong to no message. */
+static int plan_prompt(const struct mg_model *m, const struct mg_message *messages,
+                       size_t n, uint64_t extra, uint64_t limit, struct plan *p,
+                       struct mg_error *err) {
     size_t bad = n;
     *p = (struct plan){.first = n, .total = extra, .kept = extra};
     for (size_t i = n; i-- > 0;) {
@@ -50,13 +51,14 @@ static int plan_prompt(const struct mg_model *m, const struct mg_message *messag
     return bad < n ? fail_message(&messages[bad], bad, err) : 0;
 }
 
-/* role, the content's tokens from skip on (room for them is the caller's promise), end_turn. */
-static int32_t *put_message(const struct mg_model *m, const struct mg_message *msg, size_t skip,
-                            int32_t *out) {
+/* role, the content's tokens from skip on (room for them is the caller's promise),
+ * end_turn. */
+static int32_t *put_message(const struct mg_model *m, const struct mg_message *msg,
+                            size_t skip, int32_t *out) {
     const struct mg_tokenizer *t = m->tokenizer;
     *out++ = msg->role == MG_USER ? mg_tokenizer_user(t) : mg_tokenizer_assistant(t);
-    size_t count =
-        mg_tokenizer_encode(t, msg->content, msg->len, skip, out, (size_t)m->info.block_size);
+    size_t count = mg_tokenizer_encode(t, msg->content, msg->len, skip, out,
+                                       (size_t)m->info.block_size);
     out += count - skip;
     *out++ = mg_tokenizer_end_turn(t);
     return out;
@@ -66,18 +68,21 @@ static int check_chat(const struct mg_model *m, size_t n, struct mg_error *err) 
     if (!m->info.has_chat)
         return mg_fail(err, MG_EINPUT, "model was not trained with chat tokens");
     if (!m->options.compat_05 && m->info.block_size < MIN_BLOCK)
-        return mg_fail(err, MG_EINPUT,
-                       "the model's context of %d tokens is too short for chat, which needs %d",
-                       m->info.block_size, MIN_BLOCK);
+        return mg_fail(
+            err, MG_EINPUT,
+            "the model's context of %d tokens is too short for chat, which needs %d",
+            m->info.block_size, MIN_BLOCK);
     if (n == 0)
         return mg_fail(err, MG_EINPUT, "messages: at least one message is needed");
     return 0;
 }
 
-/* The reference 0.5.0 cuts behind the first end_turn at or after token total - budget. Seen
- * from the end, that leaves the longest tail of whole messages that is shorter than budget. */
-static int put_compat(const struct mg_model *m, const struct mg_message *messages, size_t n,
-                      int32_t *tokens, uint64_t *dropped, struct mg_error *err) {
+/* The reference 0.5.0 cuts behind the first end_turn at or after token total - budget.
+ * Seen from the end, that leaves the longest tail of whole messages that is shorter than
+ * budget. */
+static int put_compat(const struct mg_model *m, const struct mg_message *messages,
+                      size_t n, int32_t *tokens, uint64_t *dropped,
+                      struct mg_error *err) {
     uint64_t budget = (uint64_t)(m->info.block_size - m->info.block_size / 4);
     struct plan p;
     if (plan_prompt(m, messages, n, 1, budget - 1, &p, err) < 0)

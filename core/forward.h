@@ -6,8 +6,8 @@
 
 #include "model.h"
 
-/* n consecutive tokens of one lane, from position pos on. Positions below pos were computed
- * before on this lane. */
+/* n consecutive tokens of one lane, from position pos on. Positions below pos were
+ * computed before on this lane. */
 struct mg_span {
     int lane;
     int pos;
@@ -24,11 +24,12 @@ struct mg_forward *mg_forward_new(const struct mg_model *, int lanes, int max_ro
                                   enum mg_kv kv, struct mg_error *err);
 void mg_forward_free(struct mg_forward *);
 
-/* Compute the spans (at most one per lane, sum of n <= max_rows). Returns the logits of those
- * that want them, in the order of spans: row i at [i * mg_forward_ld()], vocab_size floats each.
- * Valid until the next call. Allocates nothing; cannot fail. Every value depends on its own
- * lane alone, and each sum has one fixed order (ops.h). */
-const float *mg_forward_run(struct mg_forward *, const struct mg_span *spans, int n_spans);
+/* Compute the spans (at most one per lane, sum of n <= max_rows). Returns the logits of
+ * those that want them, in the order of spans: row i at [i * mg_forward_ld()], vocab_size
+ * floats each. Valid until the next call. Allocates nothing; cannot fail. Every value
+ * depends on its own lane alone, and each sum has one fixed order (ops.h). */
+const float *mg_forward_run(struct mg_forward *, const struct mg_span *spans,
+                            int n_spans);
 size_t mg_forward_ld(const struct mg_forward *); /* floats between rows of logits */
 
 #endif

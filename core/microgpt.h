@@ -4,13 +4,15 @@
  *
  * The contract:
  *  - A model is immutable once open; its weights are mapped read-only and shared by every
- *    process that maps the same file. A batch is the one mutable thing: it owns the lanes, their
- *    KV caches and all scratch, and belongs to one thread.
- *  - What a lane produces depends on its own job and on the checkpoint, never on the other lanes,
- *    the chunk size, the instruction set or the process (the BLIS engine: on one host).
- *  - Nothing here prints, exits, or installs a handler. A failing call returns -1 or NULL and
- *    fills the caller's mg_error (which may be NULL); the first error stays.
- *  - Memory is taken in mg_model_open and mg_batch_new only; nothing is allocated in a step.
+ *    process that maps the same file. A batch is the one mutable thing: it owns the
+ *    lanes, their KV caches and all scratch, and belongs to one thread.
+ *  - What a lane produces depends on its own job and on the checkpoint, never on the
+ *    other lanes, the chunk size, the instruction set or the process (the BLIS engine: on
+ *    one host).
+ *  - Nothing here prints, exits, or installs a handler. A failing call returns -1 or NULL
+ *    and fills the caller's mg_error (which may be NULL); the first error stays.
+ *  - Memory is taken in mg_model_open and mg_batch_new only; nothing is allocated in a
+ *    step.
  */
 #ifndef MICROGPT_H
 #define MICROGPT_H
@@ -20,7 +22,7 @@
 
 #define MG_VERSION "1.0.0"
 
-/* ---- errors ---------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------ */
 
 enum mg_status {
     MG_OK = 0,
@@ -34,10 +36,11 @@ enum mg_status {
 
 struct mg_error {
     enum mg_status code;
-    char text[320]; /* one line, no newline, NUL-terminated; names file, field, found, expected */
+    char text[320]; /* one line, no newline, NUL-terminated; names file, field, found,
+                       expected */
 };
 
-/* ---- model ----------------------------------------------------------------------------- */
+/* ---- model ------------------------------------------------------------------------- */
 
 struct mg_model;
 
@@ -60,30 +63,31 @@ struct mg_model_info {
     const char *kernels;    /* "avx512", "avx2", "neon", "plain", "blis" */
 };
 
-/* Open the checkpoint directory dir: read meta.json, map and check weights.safetensors, bind every
- * tensor, choose kernels. opt may be NULL (all defaults). NULL on error. */
+/* Open the checkpoint directory dir: read meta.json, map and check weights.safetensors,
+ * bind every tensor, choose kernels. opt may be NULL (all defaults). NULL on error. */
 struct mg_model *mg_model_open(const char *dir, const struct mg_model_options *opt,
                                struct mg_error *err);
 void mg_model_close(struct mg_model *);
 const struct mg_model_info *mg_model_info(const struct mg_model *);
 
-/* The i-th thing worth a warning that was met on opening (one line), NULL after the last. */
+/* The i-th thing worth a warning that was met on opening (one line), NULL after the
+ * last. */
 const char *mg_model_warning(const struct mg_model *, int i);
 
-/* Digest of weights.safetensors and meta.json: 16 hexadecimal digits and NUL. Reads every byte of
- * the mapping (a few ms per 25 MB); same on every machine. */
+/* Digest of weights.safetensors and meta.json: 16 hexadecimal digits and NUL. Reads every
+ * byte of the mapping (a few ms per 25 MB); same on every machine. */
 void mg_model_digest(const struct mg_model *, char hex[17]);
 
 /* 1 if addr lies in the mapped weights: for a SIGBUS handler that wants to name the file.
  * Async-signal-safe. */
 int mg_model_maps(const struct mg_model *, const void *addr);
 
-/* For a program that says what it is: the instruction set that is used on this machine ("avx512",
- * "avx2", "neon", "plain"), and the version of BLIS. Neither starts BLIS. */
+/* For a program that says what it is: the instruction set that is used on this machine
+ * ("avx512", "avx2", "neon", "plain"), and the version of BLIS. Neither starts BLIS. */
 const char *mg_instruction_set(void);
 const char *mg_blis_version(void);
 
-/* ---- chat prompt ----------------------------------------------------------------------- */
+/* ---- chat prompt ------------------------------------------------------------------- */
 
 enum mg_role { MG_USER, MG_ASSISTANT };
 
@@ -96,14 +100,14 @@ struct mg_message {
 /* 1 if the len bytes of valid UTF-8 are all Unicode White_Space (or there are none). */
 int mg_text_is_blank(const char *text, size_t len);
 
-/* Lay messages out as a prompt (generation.md, chat): writes at most block_size ids to tokens and
- * returns their number, or -1 (MG_EINPUT: no chat tokens, block_size < 6, blank content, a message of
- * which no known token is left; the text names messages[i]). *dropped = tokens of early history cut. O(bytes of
- * all content); allocates nothing. */
+/* Lay messages out as a prompt (generation.md, chat): writes at most block_size ids to
+ * tokens and returns their number, or -1 (MG_EINPUT: no chat tokens, block_size < 6,
+ * blank content, a message of which no known token is left; the text names messages[i]).
+ * *dropped = tokens of early history cut. O(bytes of all content); allocates nothing. */
 int mg_chat_prompt(const struct mg_model *, const struct mg_message *messages, size_t n,
                    int32_t *tokens, uint64_t *dropped, struct mg_error *err);
 
-/* ---- batch ----------------------------------------------------------------------------- */
+/* ---- batch ------------------------------------------------------------------------- */
 
 struct mg_batch;
 
@@ -117,7 +121,8 @@ enum mg_kind { MG_GENERATE, MG_CHAT };
 
 struct mg_job {
     enum mg_kind kind;
-    const int32_t *prompt; /* MG_CHAT: from mg_chat_prompt; copied. MG_GENERATE: ignored (bos) */
+    const int32_t *prompt; /* MG_CHAT: from mg_chat_prompt; copied. MG_GENERATE: ignored
+                              (bos) */
     int n_prompt;
     double temperature;  /* >= 0, finite; 0 is greedy */
     uint64_t seed;       /* sample i of a request: seed + i */
@@ -134,15 +139,17 @@ enum mg_finish {
 /* What a lane has produced so far. */
 struct mg_output {
     const char *text;  /* whole UTF-8 characters; valid until the lane is released */
-    size_t len;        /* bytes that are final: trailing white space is held back while running
-                          and dropped at the end (kept in compat mode); grows only */
+    size_t len;        /* bytes that are final: trailing white space is held back while
+                          running and dropped at the end (kept in compat mode); grows
+                          only */
     int n_prompt;      /* prompt tokens */
     int n_prefilled;   /* ... of which so many are computed */
     int n_generated;   /* sampled tokens that are part of the reply (no end token) */
     enum mg_finish finish;
 };
 
-/* Bytes mg_batch_new will reserve for this model and options (KV caches, scratch, text). */
+/* Bytes mg_batch_new will reserve for this model and options (KV caches, scratch,
+ * text). */
 size_t mg_batch_bytes(const struct mg_model *, const struct mg_batch_options *);
 /* KV cache bytes of one lane. */
 size_t mg_lane_bytes(const struct mg_model *, enum mg_kv kv);
@@ -152,15 +159,17 @@ struct mg_batch *mg_batch_new(const struct mg_model *, const struct mg_batch_opt
                               struct mg_error *err);
 void mg_batch_free(struct mg_batch *);
 
-/* Put a job on a free lane. Returns the lane (0 … lanes-1), or -1: no lane free, or a bad job. */
+/* Put a job on a free lane. Returns the lane (0 … lanes-1), or -1: no lane free, or a bad
+ * job. */
 int mg_batch_admit(struct mg_batch *, const struct mg_job *, struct mg_error *err);
 
-/* hold = 1: the lane keeps its place but does not advance (its client's buffer is full). */
+/* hold = 1: the lane keeps its place but does not advance (its client's buffer is
+ * full). */
 void mg_batch_hold(struct mg_batch *, int lane, int hold);
 
-/* Advance every running lane that is not held: one token each, or its share of `chunk` prompt
- * tokens. Returns the number of lanes that moved; 0 = nothing to do. Lanes that end stay, with
- * their output, until they are released. */
+/* Advance every running lane that is not held: one token each, or its share of `chunk`
+ * prompt tokens. Returns the number of lanes that moved; 0 = nothing to do. Lanes that
+ * end stay, with their output, until they are released. */
 int mg_batch_step(struct mg_batch *);
 
 const struct mg_output *mg_batch_output(const struct mg_batch *, int lane);

@@ -21,9 +21,9 @@ static const struct mg_ops *native_ops;
 static _Thread_local float
     scratch[SCRATCH]; /* bounded; touched with f16 and bf16 weights only */
 
-/* AMD processors that are newer than this BLIS get its generic kernels, several times slower than
- * what they can run: choose for them, by the variable that BLIS reads when it starts, unless
- * the operator did. */
+/* AMD processors that are newer than this BLIS get its generic kernels, several times
+ * slower than what they can run: choose for them, by the variable that BLIS reads when it
+ * starts, unless the operator did. */
 static void choose_kernels(void) {
 #ifdef __x86_64__
     unsigned a = 0, b = 0, c = 0, d = 0;
@@ -32,7 +32,8 @@ static void choose_kernels(void) {
     __get_cpuid(1, &a, &b, &c, &d);
     const unsigned family = (a >> 8 & 15) + (a >> 20 & 255);
     if (!is_amd || family <= 0x19 || !__builtin_cpu_supports("avx2")) return;
-    const int wide = __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
+    const int wide =
+        __builtin_cpu_supports("avx512dq") && __builtin_cpu_supports("avx512vl");
     char type[12];
     snprintf(type, sizeof type, "%d", wide ? BLIS_ARCH_SKX : BLIS_ARCH_HASWELL);
     setenv("BLIS_ARCH_TYPE", type, 0);

@@ -1,13 +1,14 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * sampler.c - random state and the choice of a token (generation.md, "Random numbers and
- * sampling"). Everything is double and in a fixed order, and exp comes from the kernels, whose
- * bits are the same on every machine. Knows no lanes, texts or roles. */
+ * sampling"). Everything is double and in a fixed order, and exp comes from the kernels,
+ * whose bits are the same on every machine. Knows no lanes, texts or roles. */
 #include "sampler.h"
 
 #include "ops.h"
 
-void mg_sampler_init(struct mg_sampler *s, uint64_t seed, double temperature, int compat_05) {
+void mg_sampler_init(struct mg_sampler *s, uint64_t seed, double temperature,
+                     int compat_05) {
     uint64_t z = seed;
     if (!compat_05) { /* splitmix64: near seeds get far states */
         z += 0x9E3779B97F4A7C15u;
@@ -36,9 +37,10 @@ static int is_suppressed(int id, const int *suppress, int n_suppress) {
     return 0;
 }
 
-/* The largest logit that is not suppressed, when top is the largest of all. Mostly that one;
- * the scan is for the step in which a suppressed token would have won. */
-static float max_allowed(const float *l, int n, float top, const int *suppress, int n_suppress) {
+/* The largest logit that is not suppressed, when top is the largest of all. Mostly that
+ * one; the scan is for the step in which a suppressed token would have won. */
+static float max_allowed(const float *l, int n, float top, const int *suppress,
+                         int n_suppress) {
     int taken = 0;
     for (int i = 0; i < n_suppress; i++)
         taken |= l[suppress[i]] == top;
@@ -52,15 +54,17 @@ static float max_allowed(const float *l, int n, float top, const int *suppress, 
 }
 
 /* The last token that is not suppressed and whose logit is max. */
-static int pick_greedy(const float *l, int n, float max, const int *suppress, int n_suppress) {
+static int pick_greedy(const float *l, int n, float max, const int *suppress,
+                       int n_suppress) {
     int i = n - 1;
     while (i > 0 && (l[i] != max || is_suppressed(i, suppress, n_suppress)))
         i--;
     return i;
 }
 
-/* The first i with u * c_last < c_i, else the last i with p_i > 0. Turns p[n] into its running
- * sums: the additions wait for each other, the search over their results need not. */
+/* The first i with u * c_last < c_i, else the last i with p_i > 0. Turns p[n] into its
+ * running sums: the additions wait for each other, the search over their results need
+ * not. */
 static int pick_weighted(double *p, int n, double u) {
     double c = 0;
     int last = 0;
@@ -76,8 +80,8 @@ static int pick_weighted(double *p, int n, double u) {
     return last;
 }
 
-int mg_sampler_draw(struct mg_sampler *s, const struct mg_ops *ops, const float *logits, int n,
-                    const int *suppress, int n_suppress, double *scratch) {
+int mg_sampler_draw(struct mg_sampler *s, const struct mg_ops *ops, const float *logits,
+                    int n, const int *suppress, int n_suppress, double *scratch) {
     float max;
     if (ops->max_finite(n, logits, &max) < 0)
         return -1;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * sampler.h - seed to state, and one draw from logits (generation.md). Internal to core. */
+ * sampler.h - seed to state, and one draw from logits (generation.md). Internal to
+ * core. */
 #ifndef MG_SAMPLER_H
 #define MG_SAMPLER_H
 
@@ -10,11 +11,13 @@ struct mg_sampler {
     double temperature;
 };
 
-void mg_sampler_init(struct mg_sampler *, uint64_t seed, double temperature, int compat_05);
+void mg_sampler_init(struct mg_sampler *, uint64_t seed, double temperature,
+                     int compat_05);
 
-/* Token for logits[n]. suppress: ids that may not be drawn, n_suppress of them (< n). scratch: n
- * doubles (rounded up to a multiple of 16), 64-byte aligned. -1 when a logit is not finite. */
-int mg_sampler_draw(struct mg_sampler *, const struct mg_ops *, const float *logits, int n,
-                    const int *suppress, int n_suppress, double *scratch);
+/* Token for logits[n]. suppress: ids that may not be drawn, n_suppress of them (< n).
+ * scratch: n doubles (rounded up to a multiple of 16), 64-byte aligned. -1 when a logit
+ * is not finite. */
+int mg_sampler_draw(struct mg_sampler *, const struct mg_ops *, const float *logits,
+                    int n, const int *suppress, int n_suppress, double *scratch);
 
 #endif

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * text.c - bytes of tokens to whole, trimmed UTF-8 text, a token at a time; and the few facts
- * about UTF-8 that core needs. What has become visible never changes again: an unfinished
- * character and trailing white space are held back until their fate is known, so a reader may
- * send every visible byte at once. Knows no tokens and no model. */
+ * text.c - bytes of tokens to whole, trimmed UTF-8 text, a token at a time; and the few
+ * facts about UTF-8 that core needs. What has become visible never changes again: an
+ * unfinished character and trailing white space are held back until their fate is known,
+ * so a reader may send every visible byte at once. Knows no tokens and no model. */
 #include "text.h"
 
 #include <string.h>
@@ -46,8 +46,8 @@ void mg_text_init(struct mg_text *t, char *buf, size_t cap, int trim) {
     *t = (struct mg_text){.buf = buf, .cap = cap, .trim = trim};
 }
 
-/* One whole character of n bytes. White space is not visible before something follows it, and
- * is not even kept before something precedes it. */
+/* One whole character of n bytes. White space is not visible before something follows it,
+ * and is not even kept before something precedes it. */
 static void put_char(struct mg_text *t, const unsigned char *s, int n) {
     int space = 0;
     if (t->trim) {
@@ -57,7 +57,8 @@ static void put_char(struct mg_text *t, const unsigned char *s, int n) {
         if (space && t->len == 0)
             return;
     }
-    if (t->cap - t->len < (size_t)n) /* the caller's arithmetic is wrong: lose, never overrun */
+    if (t->cap - t->len < (size_t)n) /* the caller's arithmetic is wrong: lose, never
+                                        overrun */
         return;
     for (int i = 0; i < n; i++)
         t->buf[t->len + (size_t)i] = (char)s[i];
@@ -81,7 +82,8 @@ static int sequence_length(unsigned char b) {
     return b < 0xE0 ? 2 : b < 0xF0 ? 3 : 4;
 }
 
-/* 1 if b may follow the n >= 1 bytes of the unfinished character p (Unicode, table 3-7). */
+/* 1 if b may follow the n >= 1 bytes of the unfinished character p (Unicode, table
+ * 3-7). */
 static int may_follow(const unsigned char *p, int n, unsigned char b) {
     if (n > 1)
         return b >= 0x80 && b <= 0xBF;

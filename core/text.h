@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * text.h - bytes of tokens to whole, trimmed UTF-8 text, incrementally. Internal to core. */
+ * text.h - bytes of tokens to whole, trimmed UTF-8 text, incrementally. Internal to
+ * core. */
 #ifndef MG_TEXT_H
 #define MG_TEXT_H
 
@@ -9,15 +10,16 @@ struct mg_text {
     char *buf; /* borrowed, cap bytes */
     size_t cap;
     size_t len;     /* bytes held */
-    size_t visible; /* bytes that are final: ends at a character, no trailing white space */
+    size_t visible; /* bytes that are final: ends at a character, no trailing white
+                       space */
     int trim;       /* 0: keep white space at both ends (compat mode) */
     unsigned char pending[4]; /* an unfinished character */
     int n_pending;
 };
 
 void mg_text_init(struct mg_text *, char *buf, size_t cap, int trim);
-/* Append the bytes of one token; ill-formed sequences become U+FFFD (bpe-tokenizer.md 4.2, 4.4).
- * buf must hold 3 * bytes appended + 3 in the worst case. */
+/* Append the bytes of one token; ill-formed sequences become U+FFFD (bpe-tokenizer.md
+ * 4.2, 4.4). buf must hold 3 * bytes appended + 3 in the worst case. */
 void mg_text_append(struct mg_text *, const char *bytes, size_t len);
 /* The end: flush what is pending, drop trailing white space (unless trim is 0). */
 void mg_text_finish(struct mg_text *);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * tok_char.c - the tokenizer of checkpoint format A: a table of characters, token id = index,
- * the special tokens behind them. Code points are looked up in a table of two levels, 256 to a
- * page, so that encoding is linear in the text whatever the text and the vocabulary are. Knows
- * no files, messages or limits of context. */
+ * tok_char.c - the tokenizer of checkpoint format A: a table of characters, token id =
+ * index, the special tokens behind them. Code points are looked up in a table of two
+ * levels, 256 to a page, so that encoding is linear in the text whatever the text and the
+ * vocabulary are. Knows no files, messages or limits of context. */
 #include "tokenizer.h"
 
 #include <stdlib.h>
@@ -25,7 +25,8 @@ struct mg_tokenizer {
     size_t max_bytes;
     struct token_text *text; /* [n_chars] */
     unsigned char *len;      /* [n_chars] bytes of text */
-    int32_t *ids;            /* [pages in use + 1][PAGE], -1 = unknown; page 0 is all unknown */
+    int32_t *ids;            /* [pages in use + 1][PAGE], -1 = unknown; page 0 is all
+                                unknown */
     uint16_t page[N_PAGES];  /* code point / PAGE -> page of ids */
 };
 
@@ -41,7 +42,8 @@ static int encode_utf8(uint32_t c, char out[4]) {
     return n;
 }
 
-/* Give every page that holds one of the characters its place in ids; returns their number. */
+/* Give every page that holds one of the characters its place in ids; returns their
+ * number. */
 static int number_pages(struct mg_tokenizer *t, const uint32_t *chars, int n) {
     int used = 0;
     for (int i = 0; i < n; i++) {
@@ -52,14 +54,16 @@ static int number_pages(struct mg_tokenizer *t, const uint32_t *chars, int n) {
     return used;
 }
 
-static int fill_tables(struct mg_tokenizer *t, const uint32_t *chars, struct mg_error *err) {
+static int fill_tables(struct mg_tokenizer *t, const uint32_t *chars,
+                       struct mg_error *err) {
     for (int i = 0; i < t->n_chars; i++) {
         uint32_t c = chars[i];
         int32_t *id = &t->ids[t->page[c / PAGE] * PAGE + c % PAGE];
         if (*id >= 0)
-            return mg_fail(err, MG_EFILE,
-                           "meta.json: chars[%d]: U+%04X is there twice, first as chars[%d]", i,
-                           (unsigned)c, (int)*id);
+            return mg_fail(
+                err, MG_EFILE,
+                "meta.json: chars[%d]: U+%04X is there twice, first as chars[%d]", i,
+                (unsigned)c, (int)*id);
         *id = i;
         t->len[i] = (unsigned char)encode_utf8(c, t->text[i].bytes);
         if (t->len[i] > t->max_bytes)
@@ -71,7 +75,8 @@ static int fill_tables(struct mg_tokenizer *t, const uint32_t *chars, struct mg_
 static int check_scalars(const uint32_t *chars, int n, struct mg_error *err) {
     for (int i = 0; i < n; i++)
         if (chars[i] > 0x10FFFF || (chars[i] >= 0xD800 && chars[i] <= 0xDFFF))
-            return mg_fail(err, MG_EFILE, "meta.json: chars[%d]: U+%04X is not a character", i,
+            return mg_fail(err, MG_EFILE,
+                           "meta.json: chars[%d]: U+%04X is not a character", i,
                            (unsigned)chars[i]);
     return 0;
 }

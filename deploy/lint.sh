@@ -70,7 +70,8 @@ if has cppcheck && [ ${#c[@]} -gt 0 ]; then
     none cppcheck "$(cppcheck -q -j 2 --std=c11 --enable=warning,performance,portability \
         --inline-suppr --suppress=missingIncludeSystem --suppress=unknownMacro \
         --suppress=nullPointerArithmetic --suppress=invalidPointerCast \
-        --suppress=unknownEvaluationOrder -D__x86_64__ \
+        --suppress=unknownEvaluationOrder --suppress='*:core/kernels*.h' \
+        --suppress=memleak:core/cli/chat.c --suppress=funcArgOrderDifferent -D__x86_64__ \
         --template='{file}:{line}: {severity}: {message} [{id}]' "${c[@]}" 2>&1)"
 fi
 if has clang-tidy && [ "${TIDY:-1}" = 1 ]; then
@@ -82,6 +83,7 @@ if has clang-tidy && [ "${TIDY:-1}" = 1 ]; then
     tidy+=',-bugprone-assignment-in-if-condition,-bugprone-reserved-identifier,-bugprone-signal-handler'
     tidy+=',-bugprone-macro-parentheses,-bugprone-not-null-terminated-result,-bugprone-unused-return-value'
     tidy+=',-bugprone-multi-level-implicit-pointer-conversion,-bugprone-suspicious-include,-bugprone-sizeof-expression'
+    tidy+=',-bugprone-misplaced-widening-cast'
     tidy+=',-bugprone-suspicious-string-compare'
     # shellcheck disable=SC2016
     none clang-tidy "$(printf '%s\n' fcgi/*.c core/*.c core/cli/*.c | xargs -P 2 -n 4 sh -c \

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * api.c - the fields of generate and chat: types first (422), then values (400). Knows JSON and
- * the core's prompt, nothing of connections or lanes. Another API dialect would be another file. */
+ * api.c - the fields of generate and chat: types first (422), then values (400). Knows
+ * JSON and the core's prompt, nothing of connections or lanes. Another API dialect would
+ * be another file. */
 #include "api.h"
 
 #include <math.h>
@@ -44,14 +45,14 @@ static const char *excerpt(const json_t *s, char buf[EXCERPT + 1]) {
     return buf;
 }
 
-/* ---- types (422) ----------------------------------------------------------------------------- */
+/* ---- types (422) ------------------------------------------------------------------- */
 
 static int read_u64(const struct check *c, const char *name, int null_ok, uint64_t *out) {
     const json_t *v = json_object_get(c->d->root, name);
     if (!v || (null_ok && json_is_null(v))) return 0;
     if (document_u64(c->d, v, out) == 0) return 0;
-    return fail(c, 422, "\"%s\" must be an integer from 0 to 18446744073709551615%s", name,
-                null_ok ? " or null" : "");
+    return fail(c, 422, "\"%s\" must be an integer from 0 to 18446744073709551615%s",
+                name, null_ok ? " or null" : "");
 }
 
 static int read_common(const struct check *c, int *has_max_tokens) {
@@ -72,7 +73,8 @@ static int check_message_types(const struct check *c, const json_t *messages) {
     size_t i;
     json_t *m;
     if (!messages)
-        return fail(c, 422, "\"messages\" is missing: an array of {\"role\", \"content\"}");
+        return fail(c, 422,
+                    "\"messages\" is missing: an array of {\"role\", \"content\"}");
     if (!json_is_array(messages))
         return fail(c, 422, "\"messages\" must be an array of {\"role\", \"content\"}");
     json_array_foreach(messages, i, m) {
@@ -85,10 +87,11 @@ static int check_message_types(const struct check *c, const json_t *messages) {
     return 0;
 }
 
-/* ---- values (400) ---------------------------------------------------------------------------- */
+/* ---- values (400) ------------------------------------------------------------------ */
 
 static int check_values(const struct check *c, int has_max_tokens) {
-    if (!(c->r->temperature >= 0)) return fail(c, 400, "\"temperature\" must be 0 or more");
+    if (!(c->r->temperature >= 0))
+        return fail(c, 400, "\"temperature\" must be 0 or more");
     if (c->r->temperature >= DOCUMENT_HUGE)
         return fail(c, 400, "\"temperature\" is too large a number");
     if (has_max_tokens && c->r->max_tokens == 0)
@@ -99,7 +102,8 @@ static int check_values(const struct check *c, int has_max_tokens) {
 /* One message of the array, borrowed from the tree. */
 static int read_message(const struct check *c, const json_t *m, size_t i,
                         struct mg_message *out) {
-    const json_t *role = json_object_get(m, "role"), *content = json_object_get(m, "content");
+    const json_t *role = json_object_get(m, "role"),
+                 *content = json_object_get(m, "content");
     const char *name = json_string_value(role);
     char echo[EXCERPT + 1];
     int known = json_string_length(role) == strlen(name);
@@ -117,15 +121,17 @@ static int read_messages(const struct check *c, const json_t *array, int32_t *to
     struct mg_error error = {0};
     if (n == 0) return fail(c, 400, "\"messages\" needs at least one message");
     struct mg_message *messages = document_alloc(n * sizeof *messages);
-    if (!messages) return fail(c, 413, "the body takes too much memory: send fewer messages");
+    if (!messages)
+        return fail(c, 413, "the body takes too much memory: send fewer messages");
     for (size_t i = 0; i < n; i++)
         if (read_message(c, json_array_get(array, i), i, &messages[i]) < 0) return -1;
-    c->r->n_prompt = mg_chat_prompt(c->model, messages, n, tokens, &c->r->dropped, &error);
+    c->r->n_prompt =
+        mg_chat_prompt(c->model, messages, n, tokens, &c->r->dropped, &error);
     if (c->r->n_prompt < 0) return fail(c, 400, "%s", error.text);
     return 0;
 }
 
-/* ---- endpoints ------------------------------------------------------------------------------- */
+/* ---- endpoints --------------------------------------------------------------------- */
 
 static int parse_generate(const struct check *c) {
     int has_max_tokens;
@@ -150,7 +156,8 @@ static int parse_chat(const struct check *c, int32_t *tokens) {
 }
 
 int api_parse(const struct document *d, enum mg_kind kind, const struct mg_model *model,
-              int compat_05, struct api_request *r, int32_t *tokens, struct api_error *err) {
+              int compat_05, struct api_request *r, int32_t *tokens,
+              struct api_error *err) {
     struct check c = {compat_05, d, model, r, err};
     *r = (struct api_request){.kind = kind, .temperature = 0.5, .seed = 42};
     if (!json_is_object(d->root)) return fail(&c, 400, "the body must be a JSON object");

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * api.h - a parsed body becomes a typed, checked request. Every rule of the two endpoints' fields is
- * enforced here, once. */
+ * api.h - a parsed body becomes a typed, checked request. Every rule of the two
+ * endpoints' fields is enforced here, once. */
 #ifndef API_H
 #define API_H
 
@@ -25,10 +25,11 @@ struct api_error {
     char text[320];
 };
 
-/* Check d (the body) for an endpoint of this kind and fill *r; tokens: room for block_size ids.
- * compat_05: a `stream` that is not a bool is ignored, as 0.5.0 did (its recorded requests have
- * them). 0 or -1. */
+/* Check d (the body) for an endpoint of this kind and fill *r; tokens: room for
+ * block_size ids. compat_05: a `stream` that is not a bool is ignored, as 0.5.0 did (its
+ * recorded requests have them). 0 or -1. */
 int api_parse(const struct document *d, enum mg_kind kind, const struct mg_model *,
-              int compat_05, struct api_request *r, int32_t *tokens, struct api_error *err);
+              int compat_05, struct api_request *r, int32_t *tokens,
+              struct api_error *err);
 
 #endif

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * conn.c - connections: accepting, reading whole requests, sending what sockets take, parking.
- * The only file that knows libfcgi. libfcgi's own accept loop is not used: it spins and blocks
- * under signals and silent peers.
+ * conn.c - connections: accepting, reading whole requests, sending what sockets take,
+ * parking. The only file that knows libfcgi. libfcgi's own accept loop is not used: it
+ * spins and blocks under signals and silent peers.
  *
- * Two ways in. A request that has arrived completely, the normal case, is peeked at, scanned, and
- * then read by libfcgi from the socket itself. One that comes in pieces is gathered in a memfd, and libfcgi reads
- * that. Either way libfcgi's blocking reads find every byte they ask for. */
+ * Two ways in. A request that has arrived completely, the normal case, is peeked at,
+ * scanned, and then read by libfcgi from the socket itself. One that comes in pieces is
+ * gathered in a memfd, and libfcgi reads that. Either way libfcgi's blocking reads find
+ * every byte they ask for. */
 #include "conn.h"
 
 #include "record.h"
@@ -23,10 +24,13 @@
 enum {
     PEEK = 64 << 10,      /* a request up to this size needs no memfd */
     PIECE = 8000,         /* bytes handed to libfcgi at once: one record, one write */
-    CREDIT = 32 << 10,    /* bytes a writable socket is known to take (both kinds of socket take more) */
-    WRITE_COST = 1 << 10, /* what the kernel books for one small write besides its bytes */
+    CREDIT = 32 << 10,    /* bytes a writable socket is known to take (both kinds of
+                             socket take more) */
+    WRITE_COST = 1 << 10, /* what the kernel books for one small write besides its
+                             bytes */
     SPOOLS = 8,           /* requests gathered in memfds at one time */
-    SPOOL_STEP = 1 << 20, /* bytes gathered from one connection before others get their turn */
+    SPOOL_STEP = 1 << 20, /* bytes gathered from one connection before others get their
+                             turn */
 };
 
 struct peer {
@@ -89,7 +93,8 @@ void conn_pool_free(struct conn_pool *p) {
 }
 
 size_t conn_pool_bytes(int max, size_t max_body) {
-    return sizeof(struct conn_pool) + (size_t)max * (sizeof(struct peer) + 2 * sizeof(void *)) +
+    return sizeof(struct conn_pool) +
+           (size_t)max * (sizeof(struct peer) + 2 * sizeof(void *)) +
            SPOOLS * (max_body + RECORD_MAX_PARAMS + SPOOL_STEP);
 }
 
@@ -105,7 +110,7 @@ int conn_full(const struct conn_pool *p) {
     return p->n_live == p->max;
 }
 
-/* ---- opening and closing ------------------------------------------------------------------- */
+/* ---- opening and closing ----------------------------------------------------------- */
 
 static struct peer *open_peer(struct conn_pool *p, int fd, int64_t now_ns) {
     struct peer *c = p->spare[p->max - p->n_live - 1];
@@ -170,8 +175,8 @@ int conn_accept(struct conn_pool *p, int listen_fd, int64_t now_ns, struct conn 
         int retry = errno == EAGAIN || errno == EINTR || errno == ECONNABORTED;
         return retry ? 0 : -1;
     }
-    /* Reads and writes never need to wait (see conn.h); these bound them against a peer that breaks the
-     * protocol in a way nobody thought of. */
+    /* Reads and writes never need to wait (see conn.h); these bound them against a peer
+     * that breaks the protocol in a way nobody thought of. */
     struct timeval brief = {.tv_usec = 20000};
     setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof brief);
     setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &brief, sizeof brief);
@@ -208,7 +213,7 @@ short conn_events(const struct conn *conn) {
     return (short)(POLLRDHUP | (conn->owed ? POLLOUT : 0));
 }
 
-/* ---- reading ------------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------- */
 
 /* Let libfcgi read begin record and parameters from in_fd (the socket or the memfd). */
 static int open_request(struct peer *c, int in_fd) {
@@ -366,7 +371,7 @@ int64_t conn_body(struct conn *conn, char *buf) {
     return got == want ? (int64_t)got : -1;
 }
 
-/* ---- writing ------------------------------------------------------------------------------- */
+/* ---- writing ----------------------------------------------------------------------- */
 
 static int write_stdout(struct peer *c, const char *bytes, size_t n) {
     while (n > 0) {
@@ -394,8 +399,8 @@ static int has_room(struct peer *c, size_t n) {
     return 1;
 }
 
-/* Hand pieces to libfcgi while the socket takes them; flush = 0 leaves the last one in its
- * buffer, where FCGX_Finish_r adds the end records to it. Returns bytes handed on. */
+/* Hand pieces to libfcgi while the socket takes them; flush = 0 leaves the last one in
+ * its buffer, where FCGX_Finish_r adds the end records to it. Returns bytes handed on. */
 static size_t send_pieces(struct peer *c, const char *bytes, size_t n, int flush,
                           int64_t now_ns) {
     size_t sent = 0;
@@ -482,7 +487,8 @@ void conn_flush(struct conn *conn, int64_t now_ns) {
     struct peer *c = peer_of(conn);
     c->credit = CREDIT;
     size_t n = c->owed_len - c->owed_at;
-    c->owed_at += send_pieces(c, c->owed + c->owed_at, n, conn->state != CONN_ENDING, now_ns);
+    c->owed_at +=
+        send_pieces(c, c->owed + c->owed_at, n, conn->state != CONN_ENDING, now_ns);
     conn->owed = c->owed_len - c->owed_at;
     if (conn->state == CONN_ENDING && (conn->owed == 0 || conn->gone)) finish(c, now_ns);
 }

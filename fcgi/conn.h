@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * conn.h - connections from the web server. conn.c is the only file that knows libfcgi.
  *
- * Rules: a request is handed to libfcgi only when all its bytes are here (record.h), and bytes go out only
- * when the socket takes them at once; so no call in here waits for a peer. What a peer
- * has not taken yet is owed by its connection, in bounded memory. */
+ * Rules: a request is handed to libfcgi only when all its bytes are here (record.h), and
+ * bytes go out only when the socket takes them at once; so no call in here waits for a
+ * peer. What a peer has not taken yet is owed by its connection, in bounded memory. */
 #ifndef CONN_H
 #define CONN_H
 
@@ -29,7 +29,8 @@ struct conn {
     int gone;         /* the peer left or failed: nothing more can be written */
     int parked;       /* idle after an answer: the next request may never come */
     size_t owed;      /* bytes accepted by conn_put that the socket has not taken */
-    int64_t since_ns; /* when the request's first byte was seen; idle: when it was parked */
+    int64_t since_ns; /* when the request's first byte was seen; idle: when it was
+                         parked */
     int64_t moved_ns; /* when bytes last moved in either direction */
     void *request;    /* the loop's own */
 };
@@ -50,21 +51,23 @@ struct conn *conn_cgi(struct conn_pool *, int64_t now_ns);
 /* What poll() should watch c for; 0 = nothing now. */
 short conn_events(const struct conn *);
 
-/* The socket is readable: 1 = a whole request is here and open (conn_param, conn_body), state
- * BUSY; 0 = not yet; -1 = the peer left or sent what no web server sends: it is closed. */
+/* The socket is readable: 1 = a whole request is here and open (conn_param, conn_body),
+ * state BUSY; 0 = not yet; -1 = the peer left or sent what no web server sends: it is
+ * closed. */
 int conn_read(struct conn *, int64_t now_ns);
 
 const char *conn_param(const struct conn *, const char *name); /* "" if absent */
 uint64_t conn_body_size(const struct conn *);
 int conn_body_too_large(const struct conn *);
-/* Read the whole body into buf (conn_body_size bytes, not too large). Its length, or -1 when
- * it cannot be read. CGI: less than announced when stdin ends early. */
+/* Read the whole body into buf (conn_body_size bytes, not too large). Its length, or -1
+ * when it cannot be read. CGI: less than announced when stdin ends early. */
 int64_t conn_body(struct conn *, char *buf);
 
 /* Add n bytes to the answer. -1: no memory for what is owed, or the peer is gone. */
 int conn_put(struct conn *, const char *bytes, size_t n, int64_t now_ns);
-/* Add the last n bytes and end the request; park the connection, or close it (keep = 0, or the peer
- * wants it so). What the socket does not take now is owed: state ENDING. A small answer is one write. */
+/* Add the last n bytes and end the request; park the connection, or close it (keep = 0,
+ * or the peer wants it so). What the socket does not take now is owed: state ENDING. A
+ * small answer is one write. */
 void conn_end(struct conn *, const char *bytes, size_t n, int keep, int64_t now_ns);
 /* poll() says writable: send what is owed. */
 void conn_flush(struct conn *, int64_t now_ns);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * deliver.c - one step of the batch, and what it produced: events of streams, finished samples,
- * complete replies. */
+ * deliver.c - one step of the batch, and what it produced: events of streams, finished
+ * samples, complete replies. */
 #include "serve.h"
 
 #include "document.h"
@@ -16,7 +16,7 @@ static const char *finish_name(enum mg_finish f) {
     return f == MG_STOP ? "stop" : "length";
 }
 
-/* ---- plain replies --------------------------------------------------------------------------- */
+/* ---- plain replies ----------------------------------------------------------------- */
 
 static void reply_samples(struct server *s, struct request *r) {
     struct reply reply = serve_reply(s, r->conn, 1);
@@ -32,13 +32,14 @@ static void reply_samples(struct server *s, struct request *r) {
 static void reply_message(struct server *s, struct request *r) {
     struct reply reply = serve_reply(s, r->conn, 1);
     char header[160];
-    snprintf(header, sizeof header,
-             "X-Finish-Reason: %s\r\nX-Prompt-Tokens: %llu\r\nX-Completion-Tokens: %llu\r\n",
-             finish_name(r->finish), (unsigned long long)r->prompt_tokens,
-             (unsigned long long)r->output_tokens);
+    snprintf(
+        header, sizeof header,
+        "X-Finish-Reason: %s\r\nX-Prompt-Tokens: %llu\r\nX-Completion-Tokens: %llu\r\n",
+        finish_name(r->finish), (unsigned long long)r->prompt_tokens,
+        (unsigned long long)r->output_tokens);
     json_t *root = json_pack("{s:s, s:s%, s:I}", "role", "assistant", "content",
-                             r->text + r->sample[0].at, r->sample[0].len, "tokens_dropped",
-                             (json_int_t)r->api.dropped);
+                             r->text + r->sample[0].at, r->sample[0].len,
+                             "tokens_dropped", (json_int_t)r->api.dropped);
     serve_done(s, r, reply_json(&reply, 200, header, root), finish_name(r->finish));
 }
 
@@ -49,9 +50,10 @@ static void keep_sample(struct request *r, int sample, const struct mg_output *o
     r->text_len += out->len;
 }
 
-/* ---- streams --------------------------------------------------------------------------------- */
+/* ---- streams ----------------------------------------------------------------------- */
 
-/* One event: {"index", "content", "finish_reason"}; index for generate, reason for the last. */
+/* One event: {"index", "content", "finish_reason"}; index for generate, reason for the
+ * last. */
 static int send_event(const struct server *s, const struct lane *lane, const char *text,
                       size_t len, const char *reason) {
     const struct request *r = lane->request;
@@ -78,7 +80,8 @@ static void stream_lane(const struct server *s, struct lane *lane,
                         const struct mg_output *out) {
     struct request *r = lane->request;
     int has_text = out->len > lane->sent;
-    if (!r->begun && (has_text || out->finish || r->api.kind == MG_CHAT)) begin_stream(s, r);
+    if (!r->begun && (has_text || out->finish || r->api.kind == MG_CHAT))
+        begin_stream(s, r);
     if (has_text) {
         send_event(s, lane, out->text + lane->sent, out->len - lane->sent, NULL);
         lane->sent = out->len;
@@ -86,7 +89,7 @@ static void stream_lane(const struct server *s, struct lane *lane,
     if (out->finish) send_event(s, lane, "", 0, finish_name(out->finish));
 }
 
-/* ---- one lane after a step ------------------------------------------------------------------- */
+/* ---- one lane after a step --------------------------------------------------------- */
 
 static void finish_request(struct server *s, struct request *r) {
     if (r->api.stream) {
@@ -146,7 +149,8 @@ static void unhold(struct server *s) {
     struct requests *q = &s->requests;
     for (int i = 0; i < q->n_lanes; i++) {
         struct request *r = q->lane[i].request;
-        if (r && r->api.stream && r->conn->owed <= OWED_MAX) mg_batch_hold(s->batch, i, 0);
+        if (r && r->api.stream && r->conn->owed <= OWED_MAX)
+            mg_batch_hold(s->batch, i, 0);
     }
 }
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * document.c - the arena, parsing, and exact unsigned 64-bit integers.
  *
- * Jansson's integers are signed 64 bit, and one longer digit string fails the whole document. So a
- * body that holds an integer of 19 digits or more (rare) is rewritten before it is parsed:
+ * Jansson's integers are signed 64 bit, and one longer digit string fails the whole
+ * document. So a body that holds an integer of 19 digits or more (rare) is rewritten
+ * before it is parsed:
  *   2^63 ... 2^64-1   become the negative integers -1 ... -2^63
  *   beyond 2^64-1     become reals of about the same value (at most DBL_MAX)
  *   negative integers become reals, so that they cannot be taken for the first kind
@@ -62,10 +63,11 @@ void document_reset(void) {
     arena.limit = arena.size;
 }
 
-/* ---- long integers ------------------------------------------------------------------------- */
+/* ---- long integers ----------------------------------------------------------------- */
 
-/* The next number token at or after *p outside strings: its start, *p behind it; NULL at the
- * end. *digits = its digits if it is an integer, 0 if it has a fraction or an exponent. */
+/* The next number token at or after *p outside strings: its start, *p behind it; NULL at
+ * the end. *digits = its digits if it is an integer, 0 if it has a fraction or an
+ * exponent. */
 static char *next_number(char **p, char *end, size_t *digits) {
     char *s = *p;
     while (s < end) {
@@ -76,7 +78,8 @@ static char *next_number(char **p, char *end, size_t *digits) {
         } else if (*s == '-' || (*s >= '0' && *s <= '9')) {
             char *start = s;
             int integer = 1;
-            for (s++; s < end && (strchr("+-.eE", *s) || (*s >= '0' && *s <= '9')) && *s; s++)
+            for (s++; s < end && (strchr("+-.eE", *s) || (*s >= '0' && *s <= '9')) && *s;
+                 s++)
                 if (*s < '0' || *s > '9') integer = 0;
             *digits = integer ? (size_t)(s - start) - (*start == '-') : 0;
             *p = s;
@@ -100,8 +103,8 @@ static int parse_u64(const char *s, const char *end, uint64_t *out) {
     return 0;
 }
 
-/* The token [s, end), an integer, as it stands in the rewritten body: into out (at least as
- * large as the token and 4 bytes more). Returns its length. */
+/* The token [s, end), an integer, as it stands in the rewritten body: into out (at least
+ * as large as the token and 4 bytes more). Returns its length. */
 static size_t encode_integer(const char *s, const char *end, char *out) {
     size_t n = (size_t)(end - s);
     uint64_t v;
@@ -157,7 +160,8 @@ static char *encode_body(char *body, size_t len, size_t *out_len) {
     return out;
 }
 
-/* Long integers to short ones of the same width: a broken body then fails where it is broken. */
+/* Long integers to short ones of the same width: a broken body then fails where it is
+ * broken. */
 static void blank_long_integers(char *body, size_t len) {
     char *p = body, *token;
     size_t digits;
@@ -168,7 +172,7 @@ static void blank_long_integers(char *body, size_t len) {
     }
 }
 
-/* ---- parsing ------------------------------------------------------------------------------- */
+/* ---- parsing ----------------------------------------------------------------------- */
 
 static json_t *load(const char *text, size_t len, json_error_t *error) {
     return json_loadb(text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, error);
@@ -184,15 +188,17 @@ static enum document_status parse(struct document *d, char *body, size_t len) {
     if (d->root) return DOCUMENT_OK;
     if (d->encoded) {
         blank_long_integers(body, len);
-        if (load(body, len, &error)) snprintf(error.text, sizeof error.text, "bad number");
+        if (load(body, len, &error))
+            snprintf(error.text, sizeof error.text, "bad number");
     }
-    snprintf(d->error, sizeof d->error, "line %d, column %d: %s", error.line, error.column,
-             error.text);
+    snprintf(d->error, sizeof d->error, "line %d, column %d: %s", error.line,
+             error.column, error.text);
     return DOCUMENT_BROKEN;
 }
 
-/* Jansson's parser does not survive a refused allocation everywhere (an assertion in its lexer
- * aborts), so it is left by longjmp. It keeps nothing outside the arena, so nothing leaks. */
+/* Jansson's parser does not survive a refused allocation everywhere (an assertion in its
+ * lexer aborts), so it is left by longjmp. It keeps nothing outside the arena, so nothing
+ * leaks. */
 enum document_status document_parse(struct document *d, char *body, size_t len) {
     volatile enum document_status status = DOCUMENT_TOO_BIG;
     jmp_buf full;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * document.h - JSON by Jansson, in bounded memory, with integers up to 2^64-1.
  *
- * Jansson allocates from one arena per process. A request body is parsed into it, a reply is
- * built in it, and document_reset() forgets both: there is nothing to free. */
+ * Jansson allocates from one arena per process. A request body is parsed into it, a reply
+ * is built in it, and document_reset() forgets both: there is nothing to free. */
 #ifndef DOCUMENT_H
 #define DOCUMENT_H
 
@@ -11,8 +11,9 @@
 #include <stddef.h>
 #include <stdint.h>
 
-/* Reserve the arena (max_json bytes for a body's tree, room bytes for any reply) and make it
- * Jansson's allocator. Call after the last use of Jansson with the default allocator. -1: no memory. */
+/* Reserve the arena (max_json bytes for a body's tree, room bytes for any reply) and make
+ * it Jansson's allocator. Call after the last use of Jansson with the default allocator.
+ * -1: no memory. */
 int document_init(size_t max_json, size_t room);
 void document_reset(void);
 
@@ -27,13 +28,14 @@ struct document {
     char error[200];
 };
 
-/* Parse len bytes (changed when they hold a long integer and are broken). BROKEN: error says where and why.
- * TOO_BIG: the tree outgrew max_json. */
+/* Parse len bytes (changed when they hold a long integer and are broken). BROKEN: error
+ * says where and why. TOO_BIG: the tree outgrew max_json. */
 enum document_status document_parse(struct document *, char *body, size_t len);
 
 /* v as an integer 0 ... 2^64-1; -1 if it is anything else. */
 int document_u64(const struct document *, const json_t *v, uint64_t *out);
-/* v as a number; -1 if it is none. A number beyond a double, or an integer beyond Jansson, is DOCUMENT_HUGE. */
+/* v as a number; -1 if it is none. A number beyond a double, or an integer beyond
+ * Jansson, is DOCUMENT_HUGE. */
 #define DOCUMENT_HUGE DBL_MAX
 int document_number(const struct document *, const json_t *v, double *out);
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * record.c - the frame scanner. What it lets through: version 1, one BEGIN_REQUEST for a
- * responder, PARAMS up to an empty one with well-formed pairs, STDIN up to an empty one, all with the same
- * id. That is what web servers send; management records, aborts, multiplexing and oversized
- * parameters end the connection. */
+ * responder, PARAMS up to an empty one with well-formed pairs, STDIN up to an empty one,
+ * all with the same id. That is what web servers send; management records, aborts,
+ * multiplexing and oversized parameters end the connection. */
 #include "record.h"
 
 #include <string.h>
@@ -18,7 +18,8 @@ static size_t smaller(size_t a, size_t b) {
     return a < b ? a : b;
 }
 
-/* The 8 bytes of a record header are complete: 0, or -1 if this record is not due here. */
+/* The 8 bytes of a record header are complete: 0, or -1 if this record is not due
+ * here. */
 static int check_header(struct record_scan *s) {
     const unsigned char *h = s->head;
     unsigned id = (unsigned)h[2] << 8 | h[3];

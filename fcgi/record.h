@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * record.h - is this a whole, well-formed FastCGI request? A scanner of record frames that looks
- * at the bytes before libfcgi does, so that libfcgi never waits for the rest of one and never
- * meets the sequences that make it abort. It keeps no content. */
+ * record.h - is this a whole, well-formed FastCGI request? A scanner of record frames
+ * that looks at the bytes before libfcgi does, so that libfcgi never waits for the rest
+ * of one and never meets the sequences that make it abort. It keeps no content. */
 #ifndef RECORD_H
 #define RECORD_H
 
@@ -30,7 +30,8 @@ struct record_scan {
     size_t n_begin;
     size_t nv_need;   /* length bytes of the current pair still to come */
     size_t nv_skip;   /* name and value bytes still to come */
-    int nv_stage;     /* 0: at a pair; 1, 2: reading the length of name, value; 3: skipping */
+    int nv_stage;     /* 0: at a pair; 1, 2: reading the length of name, value; 3:
+                         skipping */
     uint32_t nv_length;
 };
 

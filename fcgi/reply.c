@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * reply.c - status lines, headers, JSON bodies, server-sent events. Knows no tokens and no lanes. */
+ * reply.c - status lines, headers, JSON bodies, server-sent events. Knows no tokens and
+ * no lanes. */
 #include "reply.h"
 
 #include "document.h"
@@ -33,10 +34,11 @@ static const char *reason_of(int status) {
 
 static size_t write_head(char *buf, const struct reply *r, int status, const char *type,
                          const char *header, size_t len) {
-    int n = snprintf(buf, HEAD_MAX,
-                     "Status: %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s%s\r\n",
-                     status, reason_of(status), type, len,
-                     r->no_store ? "Cache-Control: no-store\r\n" : "", header);
+    int n =
+        snprintf(buf, HEAD_MAX,
+                 "Status: %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s%s\r\n",
+                 status, reason_of(status), type, len,
+                 r->no_store ? "Cache-Control: no-store\r\n" : "", header);
     return n < HEAD_MAX ? (size_t)n : HEAD_MAX - 1;
 }
 
@@ -82,7 +84,8 @@ int reply_json(const struct reply *r, int status, const char *header, json_t *ro
     return status;
 }
 
-void reply_error(const struct reply *r, int status, const char *header, const char *text) {
+void reply_error(const struct reply *r, int status, const char *header,
+                 const char *text) {
     reply_json(r, status, header, json_pack("{s:s}", "error", text));
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * reply.h - the bytes of answers: one shape for JSON, errors and event streams. Bodies are built
- * by Jansson in the arena of document.h, which every call here resets at its end. */
+ * reply.h - the bytes of answers: one shape for JSON, errors and event streams. Bodies
+ * are built by Jansson in the arena of document.h, which every call here resets at its
+ * end. */
 #ifndef REPLY_H
 #define REPLY_H
 

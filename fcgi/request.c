@@ -16,15 +16,16 @@ static size_t tokens_bytes(const struct mg_model_info *m) {
 
 /* Ill-formed token bytes may become U+FFFD: three bytes for one. */
 static size_t text_bytes(const struct mg_model_info *m) {
-    return round64(API_MAX_SAMPLES * ((size_t)m->block_size + 1) * 3 * m->max_token_bytes);
+    return round64(API_MAX_SAMPLES * ((size_t)m->block_size + 1) * 3 *
+                   m->max_token_bytes);
 }
 
 size_t requests_bytes(const struct mg_model_info *m, int lanes, int queue) {
     return (size_t)(lanes + queue + 1) * (tokens_bytes(m) + text_bytes(m));
 }
 
-int requests_init(struct requests *q, struct mg_batch *batch, const struct mg_model_info *m,
-                  int lanes, int queue) {
+int requests_init(struct requests *q, struct mg_batch *batch,
+                  const struct mg_model_info *m, int lanes, int queue) {
     int n = lanes + queue + 1;
     memset(q, 0, sizeof *q);
     q->batch = batch;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * request.h - the requests that a worker holds, and the lanes they have. One table of slots, all
- * memory taken at start; a live list in order of arrival. Knows the batch, not the connections' bytes. */
+ * request.h - the requests that a worker holds, and the lanes they have. One table of
+ * slots, all memory taken at start; a live list in order of arrival. Knows the batch, not
+ * the connections' bytes. */
 #ifndef REQUEST_H
 #define REQUEST_H
 
@@ -55,8 +56,8 @@ struct requests {
 
 /* Bytes requests_init reserves. */
 size_t requests_bytes(const struct mg_model_info *, int lanes, int queue);
-int requests_init(struct requests *, struct mg_batch *, const struct mg_model_info *, int lanes,
-                  int queue);
+int requests_init(struct requests *, struct mg_batch *, const struct mg_model_info *,
+                  int lanes, int queue);
 void requests_free(struct requests *);
 
 /* A slot to parse into; there always is one. Not live until request_enqueue. */
@@ -66,7 +67,8 @@ int request_enqueue(struct requests *, struct request *);
 /* Free its lanes and its slot, live or not. */
 void request_close(struct requests *, struct request *);
 
-/* Give free lanes to waiting samples: the request with the fewest lanes first, then the oldest. */
+/* Give free lanes to waiting samples: the request with the fewest lanes first, then the
+ * oldest. */
 void requests_fill(struct requests *, int64_t now_ns);
 /* The lane's sample has ended and been delivered. */
 void request_release(struct requests *, int lane);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * route.c - path, method, Accept, length and Content-Type, in the order of http-api's table.
- * The path is SCRIPT_NAME, so that a web server may mount the API anywhere (or PATH_INFO, where a CGI
- * server sets it). */
+ * route.c - path, method, Accept, length and Content-Type, in the order of http-api's
+ * table. The path is SCRIPT_NAME, so that a web server may mount the API anywhere (or
+ * PATH_INFO, where a CGI server sets it). */
 #include "route.h"
 
 #include <string.h>
@@ -62,7 +62,8 @@ static int is_refused(const char *s, size_t n) {
     return 0;
 }
 
-/* Does Accept admit main/full? The most specific range that names it decides (RFC 9110). */
+/* Does Accept admit main/full? The most specific range that names it decides (RFC
+ * 9110). */
 static int admits(const char *accept, const char *full, const char *any) {
     int rank = 0, admitted = 0;
     for (const char *s = accept; *s;) {
@@ -82,7 +83,8 @@ static int admits(const char *accept, const char *full, const char *any) {
     return admitted;
 }
 
-static struct route refuse(struct route r, int status, const char *error, const char *header) {
+static struct route refuse(struct route r, int status, const char *error,
+                           const char *header) {
     r.status = status;
     r.error = error;
     r.header = header;
@@ -97,10 +99,11 @@ static struct route check_post(struct route r, const struct conn *c) {
         r.accept_sse = admits(accept, "text/event-stream", "text/*");
     }
     if (!r.accept_json && !r.accept_sse)
-        return refuse(r, 406,
-                      "the reply is application/json, or text/event-stream with \"stream\": "
-                      "true: accept one of them",
-                      "");
+        return refuse(
+            r, 406,
+            "the reply is application/json, or text/event-stream with \"stream\": "
+            "true: accept one of them",
+            "");
     if (conn_body_too_large(c)) return refuse(r, 413, "the body is too large", "");
     if (!is_json_type(conn_param(c, "CONTENT_TYPE")))
         return refuse(r, 415, "send the body with Content-Type: application/json", "");
@@ -109,13 +112,14 @@ static struct route check_post(struct route r, const struct conn *c) {
 
 struct route route_request(const struct conn *c) {
     struct route r = {.endpoint = EP_OTHER, .header = ""};
-    const char *method = conn_param(c, "REQUEST_METHOD"), *path = conn_param(c, "PATH_INFO");
+    const char *method = conn_param(c, "REQUEST_METHOD"),
+               *path = conn_param(c, "PATH_INFO");
     size_t i = 0, n = sizeof routes / sizeof *routes;
     if (!*path) path = conn_param(c, "SCRIPT_NAME");
     while (i < n && strcmp(path, routes[i].path) != 0) i++;
     if (i == n)
-        return refuse(r, 404, "no such path: POST /microgpt/v1/generate or /microgpt/v1/chat",
-                      "");
+        return refuse(
+            r, 404, "no such path: POST /microgpt/v1/generate or /microgpt/v1/chat", "");
     r.endpoint = routes[i].endpoint;
     r.post = routes[i].post;
     r.head = strcmp(method, "HEAD") == 0;

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * route.h - what a request is for, from its path, method and headers; the checks that need no body. */
+ * route.h - what a request is for, from its path, method and headers; the checks that
+ * need no body. */
 #ifndef ROUTE_H
 #define ROUTE_H
 

@@ -13,10 +13,12 @@
 
 struct reply serve_reply(const struct server *s, struct conn *c, int no_store) {
     int keep = !s->draining || s->now_ns < s->keep_until_ns;
-    return (struct reply){.conn = c, .keep = keep, .no_store = no_store, .now_ns = s->now_ns};
+    return (struct reply){
+        .conn = c, .keep = keep, .no_store = no_store, .now_ns = s->now_ns};
 }
 
-static void log_and_count(struct server *s, const struct log_request *line, enum endpoint ep) {
+static void log_and_count(struct server *s, const struct log_request *line,
+                          enum endpoint ep) {
     metrics_request(ep, line->status, line->total_ns);
     log_request(line);
     s->n_served++;
@@ -44,8 +46,8 @@ void serve_done(struct server *s, struct request *r, int status, const char *rea
 }
 
 /* An answer that never was a request in a slot. conn_end may have closed c already. */
-static void done_at_once(struct server *s, const char *id, enum endpoint ep, int64_t start_ns,
-                         int status) {
+static void done_at_once(struct server *s, const char *id, enum endpoint ep,
+                         int64_t start_ns, int status) {
     struct log_request line = {
         .id = id,
         .endpoint = endpoint_names[ep],
@@ -56,7 +58,7 @@ static void done_at_once(struct server *s, const char *id, enum endpoint ep, int
     log_and_count(s, &line, ep);
 }
 
-/* ---- answers without a body to read ---------------------------------------------------------- */
+/* ---- answers without a body to read ------------------------------------------------ */
 
 static int reply_text(struct server *s, const struct reply *reply, const char *type,
                       char *(*render)(size_t *)) {
@@ -85,7 +87,7 @@ static int answer_page(struct server *s, struct conn *c, const struct route *rou
     }
 }
 
-/* ---- generate and chat ----------------------------------------------------------------------- */
+/* ---- generate and chat ------------------------------------------------------------- */
 
 /* Read the body into s->body: its length, or -1 with *err filled. */
 static int64_t read_body(struct server *s, struct conn *c, struct api_error *err) {
@@ -93,7 +95,8 @@ static int64_t read_body(struct server *s, struct conn *c, struct api_error *err
     int64_t n = conn_body(c, s->body);
     if (n >= 0 && (*said == '\0' || strtoull(said, NULL, 10) == (uint64_t)n)) return n;
     err->status = 400;
-    snprintf(err->text, sizeof err->text, "the body is not as long as its Content-Length says");
+    snprintf(err->text, sizeof err->text,
+             "the body is not as long as its Content-Length says");
     return -1;
 }
 
@@ -139,12 +142,14 @@ static void take_request(struct server *s, struct conn *c, const struct route *r
     }
     document_reset();
     if (!r->api.stream && !route->accept_json) {
-        err = (struct api_error){406, "without \"stream\": true the reply is application/json"};
+        err = (struct api_error){
+            406, "without \"stream\": true the reply is application/json"};
         refuse(s, r, &err, "", "refused");
         return;
     }
     if (request_enqueue(&s->requests, r) < 0) {
-        err = (struct api_error){503, "every lane is taken and the queue is full: try again"};
+        err = (struct api_error){503,
+                                 "every lane is taken and the queue is full: try again"};
         metrics_shed();
         refuse(s, r, &err, "Retry-After: 1\r\n", "shed");
         return;
@@ -171,7 +176,7 @@ void serve_request(struct server *s, struct conn *c) {
     done_at_once(s, id, route.endpoint, start, status);
 }
 
-/* ---- ends before the end --------------------------------------------------------------------- */
+/* ---- ends before the end ----------------------------------------------------------- */
 
 void serve_cancel(struct server *s, struct conn *c, const char *reason) {
     struct request *r = c->state == CONN_BUSY ? c->request : NULL;
@@ -198,7 +203,9 @@ void serve_expire(struct server *s) {
     int64_t limit = s->config->timeout_ms * 1000000;
     for (struct request *r = s->requests.first, *next; r; r = next) {
         next = r->next;
-        if (s->now_ns - r->start_ns < limit) break; /* the live list is in order of arrival */
-        serve_fail(s, r, 408, "the request took longer than the server allows", "timeout");
+        if (s->now_ns - r->start_ns < limit) break; /* the live list is in order of
+                                                       arrival */
+        serve_fail(s, r, 408, "the request took longer than the server allows",
+                   "timeout");
     }
 }

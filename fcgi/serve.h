@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * serve.h - what a worker does with a request: serve.c takes it from the connection to the
- * queue or straight to its answer, deliver.c from the lanes to its answer. */
+ * serve.h - what a worker does with a request: serve.c takes it from the connection to
+ * the queue or straight to its answer, deliver.c from the lanes to its answer. */
 #ifndef SERVE_H
 #define SERVE_H
 

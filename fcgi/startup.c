@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * startup.c - opening and checking what a worker serves from; all its memory is reserved here. */
+ * startup.c - opening and checking what a worker serves from; all its memory is reserved
+ * here. */
 #include "startup.h"
 
 #include "document.h"
@@ -19,7 +20,8 @@
 enum {
     KV_DEFAULT_BYTES = 256 << 20, /* of KV cache decide the default number of lanes */
     MAX_DEFAULT_LANES = 64,
-    EXTRA_CONNS = 32, /* connections beside those of requests and the parked: errors, health, pages */
+    EXTRA_CONNS = 32, /* connections beside those of requests and the parked: errors,
+                         health, pages */
 };
 
 struct memory {
@@ -65,7 +67,8 @@ static int count_conns(const struct server *s) {
     return count_lanes(s) + s->config->queue + s->config->parked + EXTRA_CONNS;
 }
 
-/* Bytes of arena for the largest reply: its texts, its tree, and both rendered with escapes. */
+/* Bytes of arena for the largest reply: its texts, its tree, and both rendered with
+ * escapes. */
 static size_t reply_room(const struct mg_model_info *m) {
     size_t text = API_MAX_SAMPLES * ((size_t)m->block_size + 1) * 3 * m->max_token_bytes;
     return 8 * text + (64 << 10);
@@ -91,19 +94,22 @@ static int check_limit(const struct server *s, char *text, size_t size) {
     size_t lane = mg_lane_bytes(s->model, (enum mg_kv)s->config->kv);
     size_t workers = (size_t)s->config->workers;
     if (need <= limit && need > limit / workers)
-        log_warn("%zu workers may need %zu MiB each but the memory limit is %zu MiB", workers,
-                 need >> 20, limit >> 20);
+        log_warn("%zu workers may need %zu MiB each but the memory limit is %zu MiB",
+                 workers, need >> 20, limit >> 20);
     if (need <= limit) return 0;
-    size_t lanes = (size_t)count_lanes(s), over = (need - limit + lane - 1) / (lane ? lane : 1);
+    size_t lanes = (size_t)count_lanes(s),
+           over = (need - limit + lane - 1) / (lane ? lane : 1);
     if (over < lanes)
-        return fail(text, size, EXIT_CONFIG,
-                    "a worker may need %zu MiB but the memory limit is %zu MiB: set lanes = %zu, "
-                    "or raise the limit",
-                    need >> 20, limit >> 20, lanes - over);
-    return fail(text, size, EXIT_CONFIG,
-                "a worker may need %zu MiB with one lane but the memory limit is %zu MiB: "
-                "raise the limit",
-                (need - (lanes - 1) * lane) >> 20, limit >> 20);
+        return fail(
+            text, size, EXIT_CONFIG,
+            "a worker may need %zu MiB but the memory limit is %zu MiB: set lanes = %zu, "
+            "or raise the limit",
+            need >> 20, limit >> 20, lanes - over);
+    return fail(
+        text, size, EXIT_CONFIG,
+        "a worker may need %zu MiB with one lane but the memory limit is %zu MiB: "
+        "raise the limit",
+        (need - (lanes - 1) * lane) >> 20, limit >> 20);
 }
 
 static int reserve(struct server *s, char *text, size_t size) {
@@ -119,14 +125,16 @@ static int reserve(struct server *s, char *text, size_t size) {
     if (!s->body || !s->pool ||
         requests_init(&s->requests, s->batch, m, o.lanes, s->config->queue) < 0 ||
         document_init(s->config->max_json, reply_room(m)) < 0)
-        return fail(text, size, EXIT_SYSTEM, "out of memory: %zu MiB are needed: lower lanes",
+        return fail(text, size, EXIT_SYSTEM,
+                    "out of memory: %zu MiB are needed: lower lanes",
                     count_memory(s).total >> 20);
     return 0;
 }
 
 /* One short sample: proves the arithmetic, and touches every weight. */
 static int generate_once(struct server *s, char *text, size_t size) {
-    struct mg_job job = {.kind = MG_GENERATE, .temperature = 1, .seed = 1, .max_tokens = 4};
+    struct mg_job job = {
+        .kind = MG_GENERATE, .temperature = 1, .seed = 1, .max_tokens = 4};
     struct mg_error err = {0};
     int lane = mg_batch_admit(s->batch, &job, &err);
     if (lane < 0) return fail(text, size, EXIT_INTERNAL, "%s", err.text);
@@ -170,15 +178,17 @@ void startup_describe(const struct server *s, char *text, size_t size) {
     struct memory n = count_memory(s);
     char name[256], digest[17];
     startup_identity(s, name, sizeof name, digest);
-    snprintf(text, size,
-             "model %s (%s), %.3g M parameters %s, block_size %d, %s, kernels %s; %d lanes of "
-             "%zu KiB; a worker holds at most %zu MiB (batch %zu, requests %zu, connections %zu, "
-             "body %zu, JSON %zu) beside the shared weights of %.3g MiB",
-             name, digest, (double)m->n_params / 1e6, m->dtype, m->block_size,
-             m->has_chat ? "chat" : "no chat", m->kernels, s->requests.n_lanes,
-             mg_lane_bytes(s->model, (enum mg_kv)s->config->kv) >> 10, n.total >> 20,
-             n.batch >> 20, n.requests >> 20, n.conns >> 20, n.body >> 20, n.json >> 20,
-             (double)m->weights_bytes / (1 << 20));
+    snprintf(
+        text, size,
+        "model %s (%s), %.3g M parameters %s, block_size %d, %s, kernels %s; %d lanes of "
+        "%zu KiB; a worker holds at most %zu MiB (batch %zu, requests %zu, connections "
+        "%zu, "
+        "body %zu, JSON %zu) beside the shared weights of %.3g MiB",
+        name, digest, (double)m->n_params / 1e6, m->dtype, m->block_size,
+        m->has_chat ? "chat" : "no chat", m->kernels, s->requests.n_lanes,
+        mg_lane_bytes(s->model, (enum mg_kv)s->config->kv) >> 10, n.total >> 20,
+        n.batch >> 20, n.requests >> 20, n.conns >> 20, n.body >> 20, n.json >> 20,
+        (double)m->weights_bytes / (1 << 20));
 }
 
 void startup_identity(const struct server *s, char *name, size_t size, char digest[17]) {
@@ -192,11 +202,13 @@ void startup_identity(const struct server *s, char *name, size_t size, char dige
 
 double startup_fifty_seconds(struct server *s) {
     const struct mg_model_info *m = mg_model_info(s->model);
-    int lanes = s->requests.n_lanes < API_MAX_SAMPLES ? s->requests.n_lanes : API_MAX_SAMPLES;
+    int lanes =
+        s->requests.n_lanes < API_MAX_SAMPLES ? s->requests.n_lanes : API_MAX_SAMPLES;
     int64_t start = clock_ns(), now = start, tokens = 0;
     while (now - start < 200000000) {
         for (int i = 0; i < lanes; i++) {
-            struct mg_job job = {.kind = MG_GENERATE, .temperature = 1e9, .seed = (uint64_t)i};
+            struct mg_job job = {
+                .kind = MG_GENERATE, .temperature = 1e9, .seed = (uint64_t)i};
             mg_batch_admit(s->batch, &job, NULL);
         }
         for (int n = 1; n > 0 && now - start < 200000000; now = clock_ns())
@@ -207,7 +219,7 @@ double startup_fifty_seconds(struct server *s) {
     return (double)(now - start) / 1e9 / (double)tokens * API_MAX_SAMPLES * m->block_size;
 }
 
-/* ---- SIGBUS ---------------------------------------------------------------------------------- */
+/* ---- SIGBUS ------------------------------------------------------------------------ */
 
 static struct {
     const struct mg_model *model;
@@ -230,10 +242,11 @@ static void on_sigbus(int sig, siginfo_t *info, void *context) {
 void startup_catch_sigbus(const struct server *s) {
     struct sigaction action = {.sa_sigaction = on_sigbus, .sa_flags = SA_SIGINFO};
     bus.model = s->model;
-    int n = snprintf(bus.text, sizeof bus.text,
-                     "level=error msg=\"%s/weights.safetensors was truncated while it was "
-                     "mapped: put a whole checkpoint in place by rename, then reload\"\n",
-                     s->config->model_dir);
+    int n =
+        snprintf(bus.text, sizeof bus.text,
+                 "level=error msg=\"%s/weights.safetensors was truncated while it was "
+                 "mapped: put a whole checkpoint in place by rename, then reload\"\n",
+                 s->config->model_dir);
     bus.len = n < (int)sizeof bus.text ? (size_t)n : sizeof bus.text - 1;
     sigaction(SIGBUS, &action, NULL);
 }

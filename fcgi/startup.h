@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * startup.h - everything a worker needs before its first request: checkpoint, batch, buffers;
- * checked, counted, proved by one generation. */
+ * startup.h - everything a worker needs before its first request: checkpoint, batch,
+ * buffers; checked, counted, proved by one generation. */
 #ifndef STARTUP_H
 #define STARTUP_H
 

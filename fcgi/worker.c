@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * worker.c - the loop: wait, accept, read, write, step. One thread; everything it does between
- * two waits is bounded, and no call in it waits for a client. */
+ * worker.c - the loop: wait, accept, read, write, step. One thread; everything it does
+ * between two waits is bounded, and no call in it waits for a client. */
 #include "worker.h"
 
 #include "clock.h"
@@ -21,11 +21,14 @@
 enum {
     MS = 1000000,
     POLL_EVERY_NS = 50000,  /* while lanes move: look at the sockets at most this often */
-    FULL_ACCEPT_NS = 5 * MS, /* all lanes taken: leave new connections to idle workers so long */
+    FULL_ACCEPT_NS = 5 * MS, /* all lanes taken: leave new connections to idle workers so
+                                long */
     BACKOFF_NS = 50 * MS,   /* after accept failed for want of descriptors or memory */
     DRAIN_GAP_MS = 20,      /* draining: between the ends of two idle connections */
-    FRESH_NS = 1000 * MS,   /* draining: a new connection has so long to bring its request */
-    KEEP_NS = 2000 * MS,    /* draining: connections that are never idle are kept so long */
+    FRESH_NS = 1000 * MS,   /* draining: a new connection has so long to bring its
+                               request */
+    KEEP_NS = 2000 * MS,    /* draining: connections that are never idle are kept so
+                               long */
     SWEEP_MS = 50,          /* how late a silent peer's limit may be noticed */
     IDLE_MS = 1000,
 };
@@ -35,7 +38,8 @@ static volatile sig_atomic_t stop_signals, quit_signals, reopen_signals, reload_
 static void on_signal(int sig) {
     if (sig == SIGUSR1) reopen_signals = 1;
     else if (sig == SIGHUP) reload_signals = 1;
-    else if (sig == SIGQUIT) quit_signals = 1; /* our master's: however many come with it */
+    else if (sig == SIGQUIT) quit_signals = 1; /* our master's: however many come with
+                                                  it */
     else if (stop_signals < 2) stop_signals++;
 }
 
@@ -70,14 +74,15 @@ struct worker {
     int moved; /* lanes that the last step moved */
 };
 
-/* ---- what to wait for ------------------------------------------------------------------------ */
+/* ---- what to wait for -------------------------------------------------------------- */
 
 /* Close the connection that has been idle longest. */
 static int close_oldest_idle(struct worker *w) {
     struct conn *oldest = NULL;
     for (int i = 0; i < conn_count(w->server.pool); i++) {
         struct conn *c = conn_at(w->server.pool, i);
-        if (c->state == CONN_IDLE && (!oldest || c->since_ns < oldest->since_ns)) oldest = c;
+        if (c->state == CONN_IDLE && (!oldest || c->since_ns < oldest->since_ns))
+            oldest = c;
     }
     if (!oldest) return -1;
     conn_close(oldest);
@@ -118,7 +123,7 @@ static int64_t wait_ms(const struct worker *w) {
     return beat > 0 && beat < IDLE_MS ? beat : IDLE_MS;
 }
 
-/* ---- what happened --------------------------------------------------------------------------- */
+/* ---- what happened ----------------------------------------------------------------- */
 
 static void accept_from(struct worker *w, int fd) {
     struct server *s = &w->server;
@@ -135,7 +140,8 @@ static void accept_from(struct worker *w, int fd) {
 static void handle_conn(struct worker *w, struct conn *c, short events) {
     struct server *s = &w->server;
     if (c->state == CONN_BUSY || c->state == CONN_ENDING) {
-        if (events & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL)) serve_cancel(s, c, "cancelled");
+        if (events & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL))
+            serve_cancel(s, c, "cancelled");
         else if (events & POLLOUT) conn_flush(c, s->now_ns);
     } else if (events & POLLIN) {
         if (conn_read(c, s->now_ns) == 1) serve_request(s, c);
@@ -177,10 +183,10 @@ static void sweep(struct worker *w) {
     for (; n_idle > s->config->parked; n_idle--) close_oldest_idle(w);
 }
 
-/* ---- draining -------------------------------------------------------------------------------- */
+/* ---- draining ---------------------------------------------------------------------- */
 
-/* No new work: idle connections go, unless a request has just arrived on one, or it has just been
- * accepted and its request must be under way. */
+/* No new work: idle connections go, unless a request has just arrived on one, or it has
+ * just been accepted and its request must be under way. */
 static void begin_drain(struct worker *w, const char *why) {
     struct server *s = &w->server;
     s->draining = 1;
@@ -192,10 +198,10 @@ static void begin_drain(struct worker *w, const char *why) {
     log_info("%s: finishing %d requests", why, s->requests.n_live);
 }
 
-/* One at a time and the oldest first: nginx, which takes the youngest for its next request, sees
- * each end before the next comes; until then requests on kept connections are served. Were they
- * all closed at once, a request could meet two dead connections in a row, and nginx makes two
- * attempts. */
+/* One at a time and the oldest first: nginx, which takes the youngest for its next
+ * request, sees each end before the next comes; until then requests on kept connections
+ * are served. Were they all closed at once, a request could meet two dead connections in
+ * a row, and nginx makes two attempts. */
 static void close_idle(struct worker *w) {
     struct server *s = &w->server;
     struct conn *oldest = NULL;
@@ -203,7 +209,8 @@ static void close_idle(struct worker *w) {
     if (s->now_ns < w->close_after_ns) return;
     for (int i = 0; i < conn_count(s->pool); i++) {
         struct conn *c = conn_at(s->pool, i);
-        if (c->state != CONN_IDLE || (!c->parked && s->now_ns - c->since_ns < FRESH_NS)) continue;
+        if (c->state != CONN_IDLE || (!c->parked && s->now_ns - c->since_ns < FRESH_NS))
+            continue;
         if (!oldest || c->since_ns < oldest->since_ns) oldest = c;
     }
     if (!oldest || recv(oldest->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) return;
@@ -234,17 +241,19 @@ static void act_on_signals(struct worker *w) {
     }
     if (s->draining) return;
     if (stop_signals || quit_signals) begin_drain(w, "asked to stop");
-    else if (w->max_served && s->n_served >= w->max_served) begin_drain(w, "max_requests");
+    else if (w->max_served && s->n_served >= w->max_served)
+        begin_drain(w, "max_requests");
 }
 
-/* ---- the loop -------------------------------------------------------------------------------- */
+/* ---- the loop ---------------------------------------------------------------------- */
 
 static void run_loop(struct worker *w) {
     struct server *s = &w->server;
     s->now_ns = clock_ns();
     while (!is_drained(w)) {
         if (w->moved == 0 || s->now_ns - w->last_poll_ns >= POLL_EVERY_NS) {
-            metrics_gauges(s->requests.n_busy, s->requests.n_waiting, conn_count(s->pool));
+            metrics_gauges(s->requests.n_busy, s->requests.n_waiting,
+                           conn_count(s->pool));
             metrics_heartbeat(s->now_ns);
             notify_alive(s->now_ns);
             look_at_sockets(w);
@@ -315,7 +324,7 @@ int worker_run(const struct worker_start *start) {
     return rc;
 }
 
-/* ---- without a loop -------------------------------------------------------------------------- */
+/* ---- without a loop ---------------------------------------------------------------- */
 
 int worker_check(const struct config *config, char *text, size_t size) {
     struct server s = {0};
@@ -324,9 +333,10 @@ int worker_check(const struct config *config, char *text, size_t size) {
     double seconds = startup_fifty_seconds(&s);
     startup_describe(&s, text, size);
     if (seconds * 1000 > (double)config->timeout_ms) {
-        log_warn("fifty samples of full length take about %.0f s on this machine, timeout is "
-                 "%.0f s: such requests end with 408",
-                 seconds, (double)config->timeout_ms / 1000);
+        log_warn(
+            "fifty samples of full length take about %.0f s on this machine, timeout is "
+            "%.0f s: such requests end with 408",
+            seconds, (double)config->timeout_ms / 1000);
     }
     startup_close(&s);
     return 0;

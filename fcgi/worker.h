@@ -9,7 +9,8 @@ struct worker_start {
     const struct config *config;
     const int *listen_fds; /* non-blocking listening sockets, borrowed */
     int n_listen;
-    int ready_fd; /* one byte 'R' is written when the model is open and has generated once; -1 = none */
+    int ready_fd; /* one byte 'R' is written when the model is open and has generated
+                     once; -1 = none */
     int slot;     /* metrics slot of this worker */
 };
 
@@ -25,12 +26,14 @@ enum {
     EXIT_CONFIG = 78,
 };
 
-/* Serve until TERM, INT or QUIT (drain, then 0), or max_requests (0). Installs its own signal
- * handlers: USR1 reopens the log; a second TERM or INT ends at once, QUIT (which the master sends
- * to drain, perhaps beside a terminal's INT) never does. Returns the exit code. */
+/* Serve until TERM, INT or QUIT (drain, then 0), or max_requests (0). Installs its own
+ * signal handlers: USR1 reopens the log; a second TERM or INT ends at once, QUIT (which
+ * the master sends to drain, perhaps beside a terminal's INT) never does. Returns the
+ * exit code. */
 int worker_run(const struct worker_start *);
 
-/* -t and start-up: open the checkpoint, build the batch and generate once. 0 or an exit code, with one line. */
+/* -t and start-up: open the checkpoint, build the batch and generate once. 0 or an exit
+ * code, with one line. */
 int worker_check(const struct config *, char *text, size_t size);
 
 /* Answer one CGI request from environment and stdin on stdout. Returns the exit code. */

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * hashes.c - prints a hash of every kernel over many shapes (tests/unit/op_hashes.c). make
- * test-arm runs it here and, under qemu, built for aarch64, and compares what they print. Links no
- * library, so that a cross compiler is all it takes. */
+ * hashes.c - prints a hash of every kernel over many shapes (tests/unit/op_hashes.c).
+ * make test-arm runs it here and, under qemu, built for aarch64, and compares what they
+ * print. Links no library, so that a cross compiler is all it takes. */
 #include <inttypes.h>
 #include <stdio.h>
 #include <string.h>
@@ -28,7 +28,8 @@ int main(void) {
                 bad = 1;
             }
     }
-    for (int i = 0; i < n; i++) printf("%016" PRIx64 " %s\n", first[i].value, first[i].name);
+    for (int i = 0; i < n; i++)
+        printf("%016" PRIx64 " %s\n", first[i].value, first[i].name);
     fprintf(stderr, "%s: %d hashes\n", mg_ops_get(0)->name, n);
     return bad;
 }

@@ -66,8 +66,8 @@ static uint16_t to_bfloat(double x) {
 static void write_number(FILE *f, enum make_dtype dtype, double x) {
     float full = (float)x;
     uint16_t half = dtype == MAKE_F16 ? to_half(x) : to_bfloat(x);
-    if (fwrite(dtype == MAKE_F32 ? (void *)&full : (void *)&half, dtype == MAKE_F32 ? 4 : 2, 1,
-               f) != 1)
+    if (fwrite(dtype == MAKE_F32 ? (void *)&full : (void *)&half,
+               dtype == MAKE_F32 ? 4 : 2, 1, f) != 1)
         die("fwrite");
 }
 
@@ -116,10 +116,12 @@ static void write_weights(const struct make_model *m, const char *dir) {
     size_t len = 0, at = 0;
     FILE *h = open_memstream(&header, &len);
     for (int i = 0; i < n; i++) {
-        size_t bytes = (size_t)t[i].rows * (size_t)t[i].cols * (t[i].dtype == MAKE_F32 ? 4 : 2);
-        fprintf(h, "%c\"%s\":{\"dtype\":\"%s\",\"shape\":[%d,%d],\"data_offsets\":[%zu,%zu]}",
-                i ? ',' : '{', t[i].name, names[t[i].dtype], t[i].rows, t[i].cols, at,
-                at + bytes);
+        size_t bytes =
+            (size_t)t[i].rows * (size_t)t[i].cols * (t[i].dtype == MAKE_F32 ? 4 : 2);
+        fprintf(
+            h, "%c\"%s\":{\"dtype\":\"%s\",\"shape\":[%d,%d],\"data_offsets\":[%zu,%zu]}",
+            i ? ',' : '{', t[i].name, names[t[i].dtype], t[i].rows, t[i].cols, at,
+            at + bytes);
         at += bytes;
     }
     fprintf(h, "}%*s", m->pad, "");
@@ -148,11 +150,12 @@ static uint32_t nth_char(const struct make_model *m, int i) {
 
 static void write_meta(const struct make_model *m, const char *dir) {
     FILE *f = create_file(dir, "meta.json");
-    fprintf(f,
-            "{\"vocab_size\":%d,\"n_embd\":%d,\"n_head\":%d,\"n_layer\":%d,\"block_size\":%d,"
-            "\"special_tokens\":%s,\"chars\":[",
-            m->vocab_size, m->n_embd, m->n_head, m->n_layer, m->block_size,
-            m->chat ? "[\"user\",\"assistant\",\"end_turn\"]" : "null");
+    fprintf(
+        f,
+        "{\"vocab_size\":%d,\"n_embd\":%d,\"n_head\":%d,\"n_layer\":%d,\"block_size\":%d,"
+        "\"special_tokens\":%s,\"chars\":[",
+        m->vocab_size, m->n_embd, m->n_head, m->n_layer, m->block_size,
+        m->chat ? "[\"user\",\"assistant\",\"end_turn\"]" : "null");
     int n = m->vocab_size - (m->chat ? 4 : 1);
     for (int i = 0; i < n; i++) {
         uint32_t c = nth_char(m, i);
@@ -180,7 +183,8 @@ char *make_model(const struct make_model *m) {
     return dir;
 }
 
-static int remove_entry(const char *path, const struct stat *st, int type, struct FTW *ftw) {
+static int remove_entry(const char *path, const struct stat *st, int type,
+                        struct FTW *ftw) {
     (void)st, (void)type, (void)ftw;
     return remove(path);
 }

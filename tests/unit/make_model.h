@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * make_model.h - random checkpoints for tests, written to a temporary folder as checkpoint.md
- * says. Uses nothing of core. A failing system call ends the test program. */
+ * make_model.h - random checkpoints for tests, written to a temporary folder as
+ * checkpoint.md says. Uses nothing of core. A failing system call ends the test
+ * program. */
 #ifndef MAKE_MODEL_H
 #define MAKE_MODEL_H
 
@@ -18,7 +19,8 @@ struct make_model {
     double std;            /* 0: 0.08 */
     uint64_t seed;
     int pad;               /* spaces behind the header: 1 misaligns all data */
-    const uint32_t *chars; /* [vocab_size - specials], NULL: a-z, space, newline, then others */
+    const uint32_t *chars; /* [vocab_size - specials], NULL: a-z, space, newline, then
+                              others */
 };
 
 /* Write the checkpoint into a new folder; returns its path (give it to remove_model). */

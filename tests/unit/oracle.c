@@ -22,7 +22,7 @@ static double *new_doubles(size_t n) {
     return p;
 }
 
-/* ---- reading --------------------------------------------------------------------------- */
+/* ---- reading ----------------------------------------------------------------------- */
 
 static unsigned char *read_whole(const char *dir, const char *name, size_t *size) {
     char path[4096];
@@ -60,7 +60,8 @@ static double number_at(const unsigned char *p, const char *dtype) {
         return single_value(p[0] | (uint32_t)p[1] << 8 | (uint32_t)p[2] << 16 |
                             (uint32_t)p[3] << 24);
     unsigned bits = p[0] | (unsigned)p[1] << 8;
-    return strcmp(dtype, "F16") == 0 ? half_value(bits) : single_value((uint32_t)bits << 16);
+    return strcmp(dtype, "F16") == 0 ? half_value(bits)
+                                     : single_value((uint32_t)bits << 16);
 }
 
 static void read_tensor(struct oracle_tensor *t, const char *name, json_t *entry,
@@ -72,7 +73,8 @@ static void read_tensor(struct oracle_tensor *t, const char *name, json_t *entry
     t->rows = (int)json_integer_value(json_array_get(shape, 0));
     t->cols = (int)json_integer_value(json_array_get(shape, 1));
     data += json_integer_value(json_array_get(offsets, 0));
-    size_t n = (size_t)t->rows * (size_t)t->cols, each = strcmp(dtype, "F32") == 0 ? 4 : 2;
+    size_t n = (size_t)t->rows * (size_t)t->cols,
+           each = strcmp(dtype, "F32") == 0 ? 4 : 2;
     t->data = new_doubles(n);
     for (size_t i = 0; i < n; i++)
         t->data[i] = number_at(data + i * each, dtype);
@@ -145,7 +147,7 @@ void oracle_reset(struct oracle *o) {
     o->n_pos = 0;
 }
 
-/* ---- the pass -------------------------------------------------------------------------- */
+/* ---- the pass ---------------------------------------------------------------------- */
 
 /* y[rows] = W x */
 static void multiply(const struct oracle_tensor *w, const double *x, double *y) {
@@ -173,8 +175,8 @@ static const struct oracle_tensor *find_layer(const struct oracle *o, int layer,
 }
 
 /* One head: out[head_dim] of the query at position pos. k, v: this layer's cache. */
-static void attend(const struct oracle *o, int head, int pos, const double *q, const double *k,
-                   const double *v, double *out) {
+static void attend(const struct oracle *o, int head, int pos, const double *q,
+                   const double *k, const double *v, double *out) {
     int dim = o->n_embd / o->n_head, first = head * dim;
     double *score = new_doubles((size_t)pos + 1), max = -INFINITY, total = 0;
     for (int j = 0; j <= pos; j++) {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_batch.c - what a lane produces depends on its own job alone. Every job is run by itself
- * first; then all of them in random company, at random lanes, with random holds and cancelled
- * neighbours, over batch sizes, chunks, instruction sets and both kinds of KV cache. Bytes are
- * compared. */
+ * test_batch.c - what a lane produces depends on its own job alone. Every job is run by
+ * itself first; then all of them in random company, at random lanes, with random holds
+ * and cancelled neighbours, over batch sizes, chunks, instruction sets and both kinds of
+ * KV cache. Bytes are compared. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -35,7 +35,7 @@ struct work {
     struct reply alone[N_JOBS];
 };
 
-/* ---- jobs ------------------------------------------------------------------------------- */
+/* ---- jobs -------------------------------------------------------------------------- */
 
 /* Half of the prompts are chat, of any length that leaves room; the tokens are any. */
 static void make_job(struct work *w, int i, uint64_t *random) {
@@ -65,7 +65,8 @@ static struct mg_batch *new_batch(const struct mg_model *model, int lanes, int c
                                   enum mg_kv kv) {
     struct mg_error err = {0};
     struct mg_batch *b = mg_batch_new(
-        model, &(struct mg_batch_options){.lanes = lanes, .chunk = chunk, .kv = kv}, &err);
+        model, &(struct mg_batch_options){.lanes = lanes, .chunk = chunk, .kv = kv},
+        &err);
     if (!b)
         fail_msg("%s", err.text);
     return b;
@@ -104,7 +105,7 @@ static void close_work(struct work *w) {
     remove_model(w->dir);
 }
 
-/* ---- random company --------------------------------------------------------------------- */
+/* ---- random company ---------------------------------------------------------------- */
 
 /* The state of a run as the test knows it; the batch must agree. */
 struct mix {
@@ -200,7 +201,8 @@ static void touch_random_lane(struct mix *m, int action) {
     }
 }
 
-static void run_mixed(struct work *w, int lanes, int chunk, enum mg_kv kv, uint64_t seed) {
+static void run_mixed(struct work *w, int lanes, int chunk, enum mg_kv kv,
+                      uint64_t seed) {
     struct mix m = {.w = w, .b = new_batch(w->model, lanes, chunk, kv), .random = seed,
                     .lanes = lanes};
     memset(m.job_at, 0xFF, sizeof m.job_at);
@@ -222,10 +224,12 @@ static void run_all_mixes(struct work *w, enum mg_kv kv, int rounds, uint64_t se
     static const int lanes[] = {1, 2, 3, 5, 8, 16, 33, MAX_LANES};
     static const int chunks[] = {1, 2, 3, 7, 16, 31, BLOCK, 1000};
     for (int i = 0; i < rounds; i++)
-        run_mixed(w, lanes[random_int(&seed, 0, 7)], chunks[i % 8], kv, random_u64(&seed));
+        run_mixed(w, lanes[random_int(&seed, 0, 7)], chunks[i % 8], kv,
+                  random_u64(&seed));
 }
 
-static void check_model(int chat, enum make_dtype dtype, int n_embd, int n_head, int rounds) {
+static void check_model(int chat, enum make_dtype dtype, int n_embd, int n_head,
+                        int rounds) {
     struct work w;
     open_work(&w, chat, dtype, n_embd, n_head);
     for (int kv = MG_KV_F32; kv <= MG_KV_F16; kv++) {
@@ -266,7 +270,8 @@ static void test_fifty_samples_are_fifty_singles(void **state) {
     open_work(&w, 0, MAKE_F32, 16, 4);
     struct mg_batch *one = new_batch(w.model, 1, 96, MG_KV_F32);
     struct mg_batch *fifty = new_batch(w.model, 50, 96, MG_KV_F32);
-    struct mg_job job = {.kind = MG_GENERATE, .temperature = 0.7, .seed = UINT64_MAX - 20};
+    struct mg_job job = {
+        .kind = MG_GENERATE, .temperature = 0.7, .seed = UINT64_MAX - 20};
     for (int i = 0; i < 50; i++, job.seed++) /* wraps on the way */
         assert_int_equal(mg_batch_admit(fifty, &job, NULL), i);
     while (mg_batch_step(fifty) > 0)
@@ -276,7 +281,8 @@ static void test_fifty_samples_are_fifty_singles(void **state) {
         mg_batch_admit(one, &job, NULL);
         while (mg_batch_step(one) > 0)
             continue;
-        const struct mg_output *a = mg_batch_output(one, 0), *b = mg_batch_output(fifty, i);
+        const struct mg_output *a = mg_batch_output(one, 0),
+                               *b = mg_batch_output(fifty, i);
         assert_int_equal(a->len, b->len);
         assert_memory_equal(a->text, b->text, a->len);
         mg_batch_release(one, 0);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_batch_steps.c - the batch step by step: lengths and ends, holds, how a chunk is shared,
- * bad jobs, faults, and the memory it says it takes. */
+ * test_batch_steps.c - the batch step by step: lengths and ends, holds, how a chunk is
+ * shared, bad jobs, faults, and the memory it says it takes. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -26,7 +26,8 @@ struct fixture {
     struct mg_batch *batch;
 };
 
-static struct fixture open_fixture(struct make_model spec, int compat, int lanes, int chunk) {
+static struct fixture open_fixture(struct make_model spec, int compat, int lanes,
+                                   int chunk) {
     struct fixture f = {.dir = make_model(&spec)};
     struct mg_error err = {0};
     f.model = mg_model_open(f.dir, &(struct mg_model_options){.compat_05 = compat}, &err);
@@ -66,7 +67,7 @@ static struct mg_output run_job(struct mg_batch *b, struct mg_job job) {
     return out;
 }
 
-/* ---- lengths ---------------------------------------------------------------------------- */
+/* ---- lengths ----------------------------------------------------------------------- */
 
 static void test_lengths_of_generate(void **state) {
     (void)state;
@@ -101,7 +102,8 @@ static void check_room(int compat, int n_prompt, uint64_t asked, int limit) {
         struct mg_output out = run_job(f.batch, job);
         assert_true(out.n_generated <= limit);
         assert_int_equal(out.finish == MG_LENGTH, out.n_generated == limit);
-        assert_true(compat || out.n_generated > 0); /* the first token never ends a reply */
+        assert_true(compat || out.n_generated > 0); /* the first token never ends a
+                                                       reply */
         longest = out.n_generated > longest ? out.n_generated : longest;
     }
     assert_int_equal(longest, limit);
@@ -124,8 +126,14 @@ static void test_lengths_of_chat(void **state) {
 static void test_suppression(void **state) {
     (void)state;
     uint32_t chars[4] = {'a', 'b', 'c', 'd'};
-    struct make_model spec = {.vocab_size = 8, .n_embd = 2, .n_head = 1, .n_layer = 1,
-                              .block_size = BLOCK, .chat = 1, .std = 1e-9, .chars = chars};
+    struct make_model spec = {.vocab_size = 8,
+                              .n_embd = 2,
+                              .n_head = 1,
+                              .n_layer = 1,
+                              .block_size = BLOCK,
+                              .chat = 1,
+                              .std = 1e-9,
+                              .chars = chars};
     for (int compat = 0; compat < 2; compat++) {
         struct fixture f = open_fixture(spec, compat, 1, 8);
         memset(some_prompt, 0, sizeof some_prompt);
@@ -145,7 +153,7 @@ static void test_suppression(void **state) {
     }
 }
 
-/* ---- steps ------------------------------------------------------------------------------ */
+/* ---- steps ------------------------------------------------------------------------- */
 
 static void test_held_lane_waits(void **state) {
     (void)state;
@@ -161,7 +169,8 @@ static void test_held_lane_waits(void **state) {
     mg_batch_hold(f.batch, a, 0);
     while (mg_batch_step(f.batch) > 0)
         continue;
-    const struct mg_output *x = mg_batch_output(f.batch, a), *y = mg_batch_output(f.batch, b);
+    const struct mg_output *x = mg_batch_output(f.batch, a),
+                           *y = mg_batch_output(f.batch, b);
     assert_int_equal(x->finish, y->finish);
     assert_int_equal(x->len, y->len);
     assert_memory_equal(x->text, y->text, x->len);
@@ -186,12 +195,14 @@ static void test_chunk_is_shared(void **state) {
     (void)state;
     check_shares(8, 1, (int[]){30}, (int[]){8});
     check_shares(8, 1, (int[]){5}, (int[]){5});
-    check_shares(8, 2, (int[]){30, 3}, (int[]){5, 3}); /* what one leaves, the oldest takes */
+    check_shares(8, 2, (int[]){30, 3}, (int[]){5, 3}); /* what one leaves, the oldest
+                                                          takes */
     check_shares(8, 2, (int[]){3, 30}, (int[]){3, 5});
     check_shares(9, 2, (int[]){30, 30}, (int[]){5, 4});
     check_shares(8, 3, (int[]){30, 30, 30}, (int[]){4, 2, 2});
     check_shares(2, 4, (int[]){9, 9, 9, 9}, (int[]){1, 1, 1, 1}); /* nobody is kept out */
-    check_shares(8, 3, (int[]){1, 30, 1}, (int[]){1, 8, 1}); /* single tokens take no share */
+    check_shares(8, 3, (int[]){1, 30, 1}, (int[]){1, 8, 1}); /* single tokens take no
+                                                                share */
     check_shares(8, 4, (int[]){2, 30, 2, 30}, (int[]){2, 2, 2, 2});
     check_shares(100, 3, (int[]){30, 20, 10}, (int[]){30, 20, 10});
 }
@@ -218,7 +229,7 @@ static void test_lanes_are_used_again(void **state) {
     close_fixture(&f);
 }
 
-/* ---- what is refused -------------------------------------------------------------------- */
+/* ---- what is refused --------------------------------------------------------------- */
 
 static void check_refused(struct mg_batch *b, struct mg_job job, const char *text) {
     struct mg_error err = {0};
@@ -237,7 +248,8 @@ static void test_bad_jobs(void **state) {
         check_refused(f.batch, job, "temperature must be a finite number >= 0");
     }
     check_refused(f.batch, chat_job(0, 0), "a prompt of 0 tokens: 1 to 39 are possible");
-    check_refused(f.batch, chat_job(40, 0), "a prompt of 40 tokens: 1 to 39 are possible");
+    check_refused(f.batch, chat_job(40, 0),
+                  "a prompt of 40 tokens: 1 to 39 are possible");
     some_prompt[2] = VOCAB;
     check_refused(f.batch, chat_job(5, 0), "prompt token 2 is 34: 0 to 33 are possible");
     some_prompt[2] = -1;
@@ -279,7 +291,7 @@ static void test_fault_ends_the_lane(void **state) {
     close_fixture(&f);
 }
 
-/* ---- memory ----------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------ */
 
 static size_t read_statm(int field) {
     FILE *f = fopen("/proc/self/statm", "r");
@@ -303,8 +315,8 @@ static void test_memory_is_as_said_and_untouched(void **state) {
     struct mg_batch *b = mg_batch_new(f.model, &o, NULL);
     assert_non_null(b);
     size_t grown = read_statm(0) - size, touched = read_statm(1) - used;
-    print_message("said %zu KiB, reserved %zu KiB, touched %zu KiB\n", said >> 10, grown >> 10,
-                  touched >> 10);
+    print_message("said %zu KiB, reserved %zu KiB, touched %zu KiB\n", said >> 10,
+                  grown >> 10, touched >> 10);
     assert_true(grown >= said && grown - said < 8u << 20); /* a sanitizer adds a little */
     assert_true(touched < 8u << 20);
     mg_batch_free(b);

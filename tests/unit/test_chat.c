@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_chat.c - messages to prompts. The rules of generation.md are written out again on whole
- * arrays of tokens, word for word, for both modes, and compared over random conversations; then
- * the texts of errors, and content that is far longer than the context. */
+ * test_chat.c - messages to prompts. The rules of generation.md are written out again on
+ * whole arrays of tokens, word for word, for both modes, and compared over random
+ * conversations; then the texts of errors, and content that is far longer than the
+ * context. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -28,11 +29,13 @@ static void push(struct list *l, int token) {
     l->token[l->n++] = token;
 }
 
-/* The test model knows a-z, space, newline, U+1F01C (28) and U+341D (29), and no others. */
+/* The test model knows a-z, space, newline, U+1F01C (28) and U+341D (29), and no
+ * others. */
 static const char *const spellings[] = {"a", "z", "m", " ", "\n", "\xF0\x9F\x80\x9C",
                                         "\xE3\x90\x9D"};
 static const int spelled[] = {0, 25, 12, 26, 27, 28, 29};
-static const char *const unknown[] = {"A", "\xC3\xA9", "\xE2\x80\xA8", "!", "\xF0\x9F\x98\x80"};
+static const char *const unknown[] = {"A", "\xC3\xA9", "\xE2\x80\xA8", "!",
+                                      "\xF0\x9F\x98\x80"};
 
 struct chat {
     struct mg_message message[40];
@@ -119,7 +122,7 @@ static int layout_compat(struct list *l, const struct chat *c, int block) {
     return dropped;
 }
 
-/* ---- models ----------------------------------------------------------------------------- */
+/* ---- models ------------------------------------------------------------------------ */
 
 static char *dir;
 
@@ -127,8 +130,12 @@ static struct mg_model *open_model(int block, int chat, int compat) {
     uint32_t chars[N_CHARS] = {[26] = ' ', '\n', 0x1F01C, 0x341D};
     for (uint32_t i = 0; i < 26; i++)
         chars[i] = 'a' + i;
-    struct make_model spec = {.vocab_size = N_CHARS + (chat ? 4 : 1), .n_embd = 1, .n_head = 1,
-                              .n_layer = 1, .block_size = block, .chat = chat,
+    struct make_model spec = {.vocab_size = N_CHARS + (chat ? 4 : 1),
+                              .n_embd = 1,
+                              .n_head = 1,
+                              .n_layer = 1,
+                              .block_size = block,
+                              .chat = chat,
                               .chars = chars};
     dir = make_model(&spec);
     struct mg_error err = {0};
@@ -147,7 +154,8 @@ static void close_model(struct mg_model *m) {
 static void compare_chat(const struct mg_model *m, const struct chat *c, int compat) {
     static struct list want;
     int block = mg_model_info(m)->block_size;
-    int dropped = compat ? layout_compat(&want, c, block) : layout_default(&want, c, block);
+    int dropped =
+        compat ? layout_compat(&want, c, block) : layout_default(&want, c, block);
     /* exactly block_size: the sanitizer watches the end */
     int32_t *got = malloc((size_t)block * sizeof *got);
     uint64_t got_dropped = 99;
@@ -184,10 +192,10 @@ static void test_random_chats_compat(void **state) {
     compare_blocks(1, (int[]){1, 2, 3, 4, 5, 6, 8, 16, 33, 64, 1000}, 11);
 }
 
-/* ---- errors ----------------------------------------------------------------------------- */
+/* ---- errors ------------------------------------------------------------------------ */
 
-static void check_error(const struct mg_model *m, const struct mg_message *messages, size_t n,
-                        const char *want) {
+static void check_error(const struct mg_model *m, const struct mg_message *messages,
+                        size_t n, const char *want) {
     int32_t tokens[64];
     uint64_t dropped;
     struct mg_error err = {0};
@@ -198,15 +206,18 @@ static void check_error(const struct mg_model *m, const struct mg_message *messa
 
 static void test_errors(void **state) {
     (void)state;
-    struct mg_message m[] = {{MG_USER, "hello", 5}, {MG_USER, "hello", 5}, {MG_USER, "", 0}};
+    struct mg_message m[] = {
+        {MG_USER, "hello", 5}, {MG_USER, "hello", 5}, {MG_USER, "", 0}};
     struct mg_model *model = open_model(64, 1, 0);
     check_error(model, m, 3, "messages[2]: content is blank");
     m[1] = (struct mg_message){MG_ASSISTANT, " \n\xE2\x80\xA8 ", 6};
     check_error(model, m, 3, "messages[1]: content is blank"); /* the first is named */
     m[1] = (struct mg_message){MG_ASSISTANT, "A\xC3\xA9!", 4};
-    check_error(model, m, 3, "messages[1]: no character of content is known to this model");
+    check_error(model, m, 3,
+                "messages[1]: no character of content is known to this model");
     m[0] = (struct mg_message){MG_USER, "\0", 1};
-    check_error(model, m, 1, "messages[0]: no character of content is known to this model");
+    check_error(model, m, 1,
+                "messages[0]: no character of content is known to this model");
     check_error(model, m, 0, "messages: at least one message is needed");
     close_model(model);
 
@@ -223,7 +234,7 @@ static void test_errors(void **state) {
     close_model(model);
 }
 
-/* ---- long content ----------------------------------------------------------------------- */
+/* ---- long content ------------------------------------------------------------------ */
 
 static void test_four_megabytes(void **state) {
     (void)state;

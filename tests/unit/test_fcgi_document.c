@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * JSON in the arena: exact integers, error positions, memory that runs out at every point. */
+ * JSON in the arena: exact integers, error positions, memory that runs out at every
+ * point. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -84,7 +85,8 @@ static void numbers_keep_their_value(void **state) {
 static void check_broken(const char *text, const char *where) {
     struct document d;
     assert_int_equal(parse(&d, text), DOCUMENT_BROKEN);
-    if (!strstr(d.error, where)) fail_msg("%s: got \"%s\", want %s", text, d.error, where);
+    if (!strstr(d.error, where))
+        fail_msg("%s: got \"%s\", want %s", text, d.error, where);
 }
 
 static void errors_say_where(void **state) {
@@ -92,7 +94,8 @@ static void errors_say_where(void **state) {
     check_broken("", "line 1, column 0");
     check_broken("{\"a\":1,}", "line 1, column 8");
     check_broken("{\"a\":18446744073709551615,}", "line 1, column 27");
-    check_broken("{\"b\":-1,\n\"a\":18446744073709551615,\n \"c\" 1}", "line 3, column 6");
+    check_broken("{\"b\":-1,\n\"a\":18446744073709551615,\n \"c\" 1}",
+                 "line 3, column 6");
     check_broken("{\"a\":018446744073709551615}", "line 1");
     check_broken("{\"a\":1e999}", "line 1");
     check_broken("{\"a\":--18446744073709551615}", "line 1");
@@ -118,7 +121,8 @@ static void nul_is_legal_in_strings(void **state) {
 /* Leave the arena less and less, so that each of Jansson's allocations fails once. */
 static void memory_runs_out_anywhere(void **state) {
     static const char *const texts[] = {
-        "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"seed\":1,\"x\":[1.5,true]}",
+        "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"seed\":1,\"x\":[1.5,"
+        "true]}",
         "{\"a\":18446744073709551615,\"b\":-1,\"c\":[[[[]]]],\"d\":{\"e\":\"\\u00e9\"}}",
         "{\"a\":18446744073709551615,\"b\":-1,\"c\":[[[[]]]],\"d\":{\"e\":\"\\u00e9\"},}",
     };
@@ -131,7 +135,8 @@ static void memory_runs_out_anywhere(void **state) {
             size_t n = strlen(texts[t]);
             memcpy(body, texts[t], n);
             document_reset();
-            assert_non_null(document_alloc(MAX_JSON - left)); /* the parser gets what is left */
+            assert_non_null(document_alloc(MAX_JSON - left)); /* the parser gets what is
+                                                                 left */
             switch (document_parse(&d, body, n)) {
             case DOCUMENT_TOO_BIG: refused++; break;
             case DOCUMENT_OK:

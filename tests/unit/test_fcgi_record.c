@@ -94,7 +94,8 @@ static void check_bad(const struct bytes *b) {
 
 static void what_no_server_sends(void **state) {
     (void)state;
-    for (int type = 0; type < 256; type++) { /* any other first record, management ones included */
+    for (int type = 0; type < 256; type++) { /* any other first record, management ones
+                                                included */
         struct bytes b = {.n = 0};
         add_record(&b, type, type >= 9 ? 0 : 1, begin, sizeof begin, 0);
         if (type != 1) check_bad(&b);
@@ -147,7 +148,8 @@ static void parameters_are_bounded(void **state) {
         memcpy(value, "\x01\x80\x00\xfd\xe2", 5);
         b.n = 0;
         add_record(&b, 4, 1, value, sizeof value, 0);
-        assert_int_equal(record_scan(&s, b.p, b.n, &used), i < 4 ? RECORD_MORE : RECORD_BAD);
+        assert_int_equal(record_scan(&s, b.p, b.n, &used),
+                         i < 4 ? RECORD_MORE : RECORD_BAD);
     }
 }
 
@@ -170,9 +172,12 @@ static void any_byte_changed(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(whole_request),          cmocka_unit_test(any_split_is_the_same),
-        cmocka_unit_test(what_no_server_sends),   cmocka_unit_test(parameters_must_add_up),
-        cmocka_unit_test(parameters_are_bounded), cmocka_unit_test(any_byte_changed),
+        cmocka_unit_test(whole_request),
+        cmocka_unit_test(any_split_is_the_same),
+        cmocka_unit_test(what_no_server_sends),
+        cmocka_unit_test(parameters_must_add_up),
+        cmocka_unit_test(parameters_are_bounded),
+        cmocka_unit_test(any_byte_changed),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * Requests through real sockets and a real checkpoint, with memory that runs out at every point in
- * turn: malloc's (allocfail.h) and the arena's. Each ends with an answer or a closed connection,
- * every lane and slot is free again, and nothing leaks. */
+ * Requests through real sockets and a real checkpoint, with memory that runs out at every
+ * point in turn: malloc's (allocfail.h) and the arena's. Each ends with an answer or a
+ * closed connection, every lane and slot is free again, and nothing leaks. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -42,7 +42,8 @@ static struct sockaddr_un address = {.sun_family = AF_UNIX};
 static int open_server(void **state) {
     char text[512];
     (void)state;
-    snprintf(address.sun_path, sizeof address.sun_path, "/tmp/microgpt-test-%d", getpid());
+    snprintf(address.sun_path, sizeof address.sun_path, "/tmp/microgpt-test-%d",
+             getpid());
     listener = socket(AF_UNIX, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (bind(listener, (struct sockaddr *)&address, sizeof address) < 0) return -1;
     if (listen(listener, 8) < 0 || log_open(&config) < 0) return -1;
@@ -57,7 +58,7 @@ static int close_server(void **state) {
     return 0;
 }
 
-/* ---- a web server of a few lines ------------------------------------------------------------- */
+/* ---- a web server of a few lines --------------------------------------------------- */
 
 static size_t put_record(char *p, int type, const char *content, size_t n) {
     char head[8] = {1, (char)type, 0, 1, (char)(n >> 8), (char)n, 0, 0};
@@ -97,8 +98,8 @@ static int send_request(const struct ask *a) {
     return fd;
 }
 
-/* The three-digit status of the answer, 0 for a connection closed without one. The server has
- * ended it: nothing here waits. */
+/* The three-digit status of the answer, 0 for a connection closed without one. The server
+ * has ended it: nothing here waits. */
 static int read_status(int fd, char *text, size_t size) {
     size_t n = 0;
     for (ssize_t k; n < size - 1; n += (size_t)k)
@@ -114,7 +115,8 @@ static void run_to_end(void) {
         server.now_ns = clock_ns();
         serve_step(&server);
         for (int j = conn_count(server.pool) - 1; j >= 0; j--)
-            if (conn_at(server.pool, j)->owed) conn_flush(conn_at(server.pool, j), server.now_ns);
+            if (conn_at(server.pool, j)->owed)
+                conn_flush(conn_at(server.pool, j), server.now_ns);
     }
     assert_int_equal(conn_count(server.pool), 0);
     assert_int_equal(server.requests.n_live, 0);
@@ -123,9 +125,10 @@ static void run_to_end(void) {
     assert_int_equal(server.requests.pending, 0);
 }
 
-/* Serve one request; from the moment it is open the fail_at-th allocation fails (0: none).
- * *failed: one did. */
-static int serve_one(const struct ask *a, long fail_at, int *failed, char *text, size_t size) {
+/* Serve one request; from the moment it is open the fail_at-th allocation fails (0:
+ * none). *failed: one did. */
+static int serve_one(const struct ask *a, long fail_at, int *failed, char *text,
+                     size_t size) {
     struct conn *c;
     int fd = send_request(a);
     server.now_ns = clock_ns();
@@ -141,7 +144,8 @@ static int serve_one(const struct ask *a, long fail_at, int *failed, char *text,
 static const struct ask asks[] = {
     {"POST", "/microgpt/v1/generate", "{\"num_samples\":5,\"temperature\":1}"},
     {"POST", "/microgpt/v1/generate", "{\"num_samples\":3,\"stream\":true}"},
-    {"POST", "/microgpt/v1/chat", "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]}"},
+    {"POST", "/microgpt/v1/chat",
+     "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}]}"},
     {"POST", "/microgpt/v1/chat",
      "{\"messages\":[{\"role\":\"user\",\"content\":\"hello\"}],\"stream\":true}"},
     {"POST", "/microgpt/v1/chat", "{\"seed\":18446744073709551615,\"messages\":7}"},
@@ -177,7 +181,8 @@ static void the_arena_ends_anywhere(void **state) {
     (void)state;
     for (int i = 0; i < N_ASKS - 2; i++) {
         for (size_t size = 64; size < 12288; size += 32) {
-            size_t room = size % 64 ? 4096 : 0; /* for an error's reply, or not even that */
+            size_t room = size % 64 ? 4096 : 0; /* for an error's reply, or not even
+                                                   that */
             assert_int_equal(document_init(size, room), 0);
             int status = serve_one(&asks[i], 0, &failed, text, sizeof text);
             assert_true(status < 600);
@@ -211,8 +216,10 @@ static void start_up_fails_anywhere(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(malloc_fails_anywhere, open_server, close_server),
-        cmocka_unit_test_setup_teardown(the_arena_ends_anywhere, open_server, close_server),
-        cmocka_unit_test_setup_teardown(start_up_fails_anywhere, open_server, close_server),
+        cmocka_unit_test_setup_teardown(the_arena_ends_anywhere, open_server,
+                                        close_server),
+        cmocka_unit_test_setup_teardown(start_up_fails_anywhere, open_server,
+                                        close_server),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

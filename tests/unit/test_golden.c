@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_golden.c - recorded replies of the reference 0.5.0, reproduced through the public
- * interface of core in compatibility mode: the committed subset, and the whole recording when
- * it lies beside the project. Prints the count of every folder. */
+ * interface of core in compatibility mode: the committed subset, and the whole recording
+ * when it lies beside the project. Prints the count of every folder. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -22,15 +22,17 @@ enum { LANES = 50, CHUNK = 24, MAX_MESSAGES = 1024, MAX_BLOCK = 256 };
 static const char *const folders[] = {"names", "names-f16", "chat-small", "unicode-chat",
                                       "escapes-shuffled"};
 
-/* ---- requests --------------------------------------------------------------------------- */
+/* ---- requests ---------------------------------------------------------------------- */
 
-/* The number of len characters at s, integers in quotes; returns the bytes written to out. */
+/* The number of len characters at s, integers in quotes; returns the bytes written to
+ * out. */
 static size_t copy_number(char *out, const char *s, size_t len) {
     int is_integer = strspn(s, "0123456789") == len;
     return (size_t)sprintf(out, is_integer ? "\"%.*s\"" : "%.*s", (int)len, s);
 }
 
-/* Jansson's integers end at 2^63 - 1, seeds at 2^64 - 1: read integers as strings of digits. */
+/* Jansson's integers end at 2^63 - 1, seeds at 2^64 - 1: read integers as strings of
+ * digits. */
 static json_t *load_line(const char *line, size_t len) {
     char *copy = malloc(3 * len + 1);
     size_t n = 0;
@@ -81,7 +83,7 @@ static size_t read_messages(json_t *request, struct mg_message *out) {
     return i;
 }
 
-/* ---- replies ---------------------------------------------------------------------------- */
+/* ---- replies ----------------------------------------------------------------------- */
 
 /* Run n jobs that differ by their seed, side by side; returns their texts as an array. */
 static json_t *run_jobs(struct mg_batch *batch, struct mg_job job, int n) {
@@ -102,10 +104,12 @@ static json_t *run_jobs(struct mg_batch *batch, struct mg_job job, int n) {
     return texts;
 }
 
-static json_t *answer_generate(struct mg_batch *batch, json_t *request, struct mg_job job) {
+static json_t *answer_generate(struct mg_batch *batch, json_t *request,
+                               struct mg_job job) {
     uint64_t n = get_u64(request, "num_samples", 1);
     job.kind = MG_GENERATE;
-    return json_pack("{s:o}", "samples", run_jobs(batch, job, n > LANES ? LANES : (int)n));
+    return json_pack("{s:o}", "samples",
+                     run_jobs(batch, job, n > LANES ? LANES : (int)n));
 }
 
 static json_t *answer_chat(const struct mg_model *model, struct mg_batch *batch,
@@ -116,8 +120,8 @@ static json_t *answer_chat(const struct mg_model *model, struct mg_batch *batch,
     struct mg_error err = {0};
     job.kind = MG_CHAT;
     job.prompt = tokens;
-    job.n_prompt = mg_chat_prompt(model, messages, read_messages(request, messages), tokens,
-                                  &dropped, &err);
+    job.n_prompt = mg_chat_prompt(model, messages, read_messages(request, messages),
+                                  tokens, &dropped, &err);
     if (job.n_prompt < 0)
         fail_msg("%s", err.text);
     json_t *texts = run_jobs(batch, job, 1);
@@ -128,7 +132,8 @@ static json_t *answer_chat(const struct mg_model *model, struct mg_batch *batch,
     return reply;
 }
 
-static json_t *answer(const struct mg_model *model, struct mg_batch *batch, json_t *request) {
+static json_t *answer(const struct mg_model *model, struct mg_batch *batch,
+                      json_t *request) {
     struct mg_job job = {
         .temperature = get_temperature(request),
         .seed = get_u64(request, "seed", 42),
@@ -139,7 +144,7 @@ static json_t *answer(const struct mg_model *model, struct mg_batch *batch, json
                                          : answer_generate(batch, request, job);
 }
 
-/* ---- folders ---------------------------------------------------------------------------- */
+/* ---- folders ----------------------------------------------------------------------- */
 
 struct golden {
     struct mg_model *model;
@@ -156,8 +161,9 @@ static void compare_line(struct golden *g, const char *name, const char *request
     g->same += json_equal(want, got);
     if (!json_equal(want, got)) {
         char *text = json_dumps(got, JSON_SORT_KEYS);
-        print_message("%s line %d:\n  request %.*s\n  want %.*s\n  got  %s\n", name, g->lines,
-                      (int)request_len, request_line, (int)reply_len, reply_line, text);
+        print_message("%s line %d:\n  request %.*s\n  want %.*s\n  got  %s\n", name,
+                      g->lines, (int)request_len, request_line, (int)reply_len,
+                      reply_line, text);
         free(text);
     }
     json_decref(request);
@@ -181,8 +187,8 @@ static struct golden open_golden(const char *root, const char *name) {
     struct golden g = {0};
     g.model = mg_model_open(dir, &(struct mg_model_options){.compat_05 = 1}, &err);
     if (g.model)
-        g.batch = mg_batch_new(g.model,
-                               &(struct mg_batch_options){.lanes = LANES, .chunk = CHUNK}, &err);
+        g.batch = mg_batch_new(
+            g.model, &(struct mg_batch_options){.lanes = LANES, .chunk = CHUNK}, &err);
     if (!g.batch)
         fail_msg("%s: %s", dir, err.text);
     assert_true(mg_model_info(g.model)->block_size <= MAX_BLOCK);
@@ -199,7 +205,8 @@ static void run_folder(const char *root, const char *name) {
     while ((n = getline(&request, &request_cap, requests)) > 0 &&
            (k = getline(&reply, &reply_cap, replies)) > 0)
         compare_line(&g, name, request, (size_t)n, reply, (size_t)k);
-    print_message("golden %s/%s: %d of %d lines reproduced\n", root, name, g.same, g.lines);
+    print_message("golden %s/%s: %d of %d lines reproduced\n", root, name, g.same,
+                  g.lines);
     assert_true(g.lines > 0);
     assert_int_equal(g.same, g.lines);
     free(request);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_oracle.c - logits of core against the double oracle, within 1e-4 absolute + 1e-4
- * relative (generation.md, "Arithmetic"), over random checkpoints of every shape and dtype.
- * Prompts are fed in chunks, so prefill and decode are both compared. */
+ * relative (generation.md, "Arithmetic"), over random checkpoints of every shape and
+ * dtype. Prompts are fed in chunks, so prefill and decode are both compared. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -46,13 +46,14 @@ static const struct shape shapes[] = {
 
 static double worst; /* largest error, in units of what is allowed */
 
-static void compare_logits(const float *got, const double *want, int n, const char *what) {
+static void compare_logits(const float *got, const double *want, int n,
+                           const char *what) {
     for (int i = 0; i < n; i++) {
         double error = fabs(got[i] - want[i]) / (1e-4 + 1e-4 * fabs(want[i]));
         worst = error > worst ? error : worst;
         if (!(error <= 1))
-            fail_msg("%s: logit %d is %.9g, the oracle says %.9g", what, i, (double)got[i],
-                     want[i]);
+            fail_msg("%s: logit %d is %.9g, the oracle says %.9g", what, i,
+                     (double)got[i], want[i]);
     }
 }
 
@@ -90,8 +91,8 @@ static void compare_shape(const struct shape *s, enum make_dtype dtype, double s
         .seed = random_u64(random), .pad = random_int(random, 0, 3),
     };
     char what[128];
-    snprintf(what, sizeof what, "vocab %d, %d/%d/%d/%d, dtype %d, std %g", s->vocab, s->n_embd,
-             s->n_head, s->n_layer, s->block, (int)dtype, std);
+    snprintf(what, sizeof what, "vocab %d, %d/%d/%d/%d, dtype %d, std %g", s->vocab,
+             s->n_embd, s->n_head, s->n_layer, s->block, (int)dtype, std);
     char *dir = make_model(&spec);
     struct mg_error err = {0};
     struct mg_model *model = mg_model_open(dir, NULL, &err);
@@ -130,8 +131,8 @@ static void test_random_shapes(void **state) {
     print_message("random shapes: largest error %.3f of what is allowed\n", worst);
 }
 
-/* The oracle itself, where the answer can be seen: with all weights 0 but wte and lm_head,
- * the logits are lm_head times the normalized embedding. */
+/* The oracle itself, where the answer can be seen: with all weights 0 but wte and
+ * lm_head, the logits are lm_head times the normalized embedding. */
 static void test_oracle_by_hand(void **state) {
     (void)state;
     struct make_model spec = {.vocab_size = 2, .n_embd = 2, .n_head = 1, .n_layer = 1,

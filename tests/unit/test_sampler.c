@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_sampler.c - random state and choice of a token against generation.md written out again
- * with long doubles, on every instruction set; and the edges: ties, u near 0 and 1, everything
- * suppressed but one, temperatures that leave no middle. */
+ * test_sampler.c - random state and choice of a token against generation.md written out
+ * again with long doubles, on every instruction set; and the edges: ties, u near 0 and 1,
+ * everything suppressed but one, temperatures that leave no middle. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -21,7 +21,7 @@ enum { MAX_N = 300 };
 
 static double scratch[(MAX_N + 15) / 16 * 16] __attribute__((aligned(64)));
 
-/* ---- random state ----------------------------------------------------------------------- */
+/* ---- random state ------------------------------------------------------------------ */
 
 static uint64_t state_of(uint64_t seed, int compat) {
     struct mg_sampler s;
@@ -31,7 +31,8 @@ static uint64_t state_of(uint64_t seed, int compat) {
 
 static void test_seeds(void **state) {
     (void)state;
-    assert_int_equal(state_of(0, 0), 0xE220A8397B1DCDAFu); /* splitmix64's published first */
+    assert_int_equal(state_of(0, 0), 0xE220A8397B1DCDAFu); /* splitmix64's published
+                                                              first */
     assert_int_equal(state_of(42, 0), 0xBDD732262FEB6E95u);
     assert_int_equal(state_of(UINT64_MAX, 0), 0xE4D971771B652C20u);
     assert_int_equal(state_of(-0x9E3779B97F4A7C15u, 0), 1); /* the one that mixes to 0 */
@@ -57,7 +58,7 @@ static uint64_t step_back(uint64_t x) {
     return x;
 }
 
-/* ---- the choice, written out again ------------------------------------------------------ */
+/* ---- the choice, written out again ------------------------------------------------- */
 
 static int is_in(int id, const int *list, int n) {
     for (int i = 0; i < n; i++)
@@ -66,8 +67,8 @@ static int is_in(int id, const int *list, int n) {
     return 0;
 }
 
-static int choose_again(const float *l, int n, double temperature, double u, const int *no,
-                        int n_no) {
+static int choose_again(const float *l, int n, double temperature, double u,
+                        const int *no, int n_no) {
     double max = -INFINITY, p[MAX_N], c = 0, total = 0;
     int last = -1;
     for (int i = 0; i < n; i++)
@@ -90,8 +91,8 @@ static int choose_again(const float *l, int n, double temperature, double u, con
     return last;
 }
 
-static int draw(const struct mg_ops *ops, uint64_t before, double temperature, const float *l,
-                int n, const int *no, int n_no) {
+static int draw(const struct mg_ops *ops, uint64_t before, double temperature,
+                const float *l, int n, const int *no, int n_no) {
     struct mg_sampler s = {.state = before, .temperature = temperature};
     int token = mg_sampler_draw(&s, ops, l, n, no, n_no, scratch);
     assert_int_equal(s.state, temperature == 0 ? before : advance(before));
@@ -144,7 +145,7 @@ static void test_frequencies(void **state) {
         assert_in_range(count[i], 10000 * (i + 1) - 800, 10000 * (i + 1) + 800);
 }
 
-/* ---- edges ------------------------------------------------------------------------------ */
+/* ---- edges ------------------------------------------------------------------------- */
 
 #define FOR_EACH_ISA(ops) \
     for (int isa_ = 0; ((ops) = mg_ops_get(isa_)); isa_++)
@@ -192,7 +193,8 @@ static void test_all_suppressed_but_one(void **state) {
             }
 }
 
-/* Next to nothing: only the largest are left, each of equals alike. Very much: all alike. */
+/* Next to nothing: only the largest are left, each of equals alike. Very much: all
+ * alike. */
 static void test_extreme_temperatures(void **state) {
     (void)state;
     const struct mg_ops *ops;
@@ -232,7 +234,7 @@ static void test_a_logit_that_is_not_finite(void **state) {
                     }
 }
 
-/* ---- exp -------------------------------------------------------------------------------- */
+/* ---- exp --------------------------------------------------------------------------- */
 
 /* Distance in units of the last place of want, subnormals included. */
 static double ulps(double got, long double want) {
@@ -249,7 +251,8 @@ static void test_exp_against_libm(void **state) {
     double worst = 0;
     for (int round = 0; round < 3000; round++) {
         float l[16];
-        double p[16], t = ldexp(1, random_int(&random, -6, 6)) * (1 + random_normal(&random));
+        double p[16],
+            t = ldexp(1, random_int(&random, -6, 6)) * (1 + random_normal(&random));
         t = fabs(t) + 1e-3;
         for (int i = 0; i < 16; i++)
             l[i] = (float)(-fabs(random_normal(&random)) * (round % 2 ? 5 : 400));
@@ -273,7 +276,8 @@ static void test_exp_edges(void **state) {
         double p[16] = {0};
         ops->weights(8, l, 0, 1, p);
         assert_true(p[0] == 1 && p[7] == 1);
-        assert_true(p[1] == DBL_TRUE_MIN && p[2] == 0 && p[3] == 0 && p[4] == 0 && p[5] == 0);
+        assert_true(p[1] == DBL_TRUE_MIN && p[2] == 0 && p[3] == 0 && p[4] == 0 &&
+                    p[5] == 0);
         assert_true(p[6] > 0 && p[6] < DBL_MIN);
     }
 }

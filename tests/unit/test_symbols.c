@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_symbols.c - every name that libmicrogpt.a gives to a linker begins with mg_, as `nm`
- * lists them, and nothing in it prints or exits. */
+ * test_symbols.c - every name that libmicrogpt.a gives to a linker begins with mg_, as
+ * `nm` lists them, and nothing in it prints or exits. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -53,10 +53,10 @@ static void test_defined_names_begin_with_mg(void **state) {
 
 static void test_nothing_prints_or_exits(void **state) {
     (void)state;
-    static const char *const banned[] = {"printf", "fprintf", "vfprintf", "puts", "fputs",
-                                         "putchar", "perror", "exit", "_exit", "quick_exit",
-                                         "abort", "stdout", "stderr", "signal", "sigaction",
-                                         "__printf_chk", "__fprintf_chk"};
+    static const char *const banned[] = {
+        "printf", "fprintf", "vfprintf",  "puts",         "fputs",        "putchar",
+        "perror", "exit",    "_exit",     "quick_exit",   "abort",        "stdout",
+        "stderr", "signal",  "sigaction", "__printf_chk", "__fprintf_chk"};
     FILE *f = open_nm("-u --format=posix");
     char line[512];
     while (fgets(line, sizeof line, f)) {

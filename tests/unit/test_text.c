@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_text.c - bytes to whole, trimmed characters: white space, ill-formed sequences
- * (bpe-tokenizer.md 4.2 and 4.4), any split, and that what was visible stays as it was. */
+ * (bpe-tokenizer.md 4.2 and 4.4), any split, and that what was visible stays as it
+ * was. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -16,13 +17,13 @@
 
 #define FFFD "\xEF\xBF\xBD"
 
-/* ---- an own, slow view of the same rules ------------------------------------------------ */
+/* ---- an own, slow view of the same rules ------------------------------------------- */
 
 static int is_space_listed(uint32_t c) {
-    static const uint32_t list[] = {0x09,   0x0A,   0x0B,   0x0C,   0x0D,   0x20,   0x85,
-                                    0xA0,   0x1680, 0x2000, 0x2001, 0x2002, 0x2003, 0x2004,
-                                    0x2005, 0x2006, 0x2007, 0x2008, 0x2009, 0x200A, 0x2028,
-                                    0x2029, 0x202F, 0x205F, 0x3000};
+    static const uint32_t list[] = {
+        0x09,   0x0A,   0x0B,   0x0C,   0x0D,   0x20,   0x85,   0xA0,   0x1680,
+        0x2000, 0x2001, 0x2002, 0x2003, 0x2004, 0x2005, 0x2006, 0x2007, 0x2008,
+        0x2009, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
         if (list[i] == c)
             return 1;
@@ -58,7 +59,8 @@ static size_t match_row(const unsigned char *s, size_t n, int *whole) {
     return 1;
 }
 
-/* The whole text at once: each maximal ill-formed part becomes U+FFFD. Returns its length. */
+/* The whole text at once: each maximal ill-formed part becomes U+FFFD. Returns its
+ * length. */
 static size_t decode_lossy(const unsigned char *s, size_t n, char *out) {
     size_t len = 0;
     for (size_t i = 0; i < n;) {
@@ -87,7 +89,7 @@ static size_t trim_ends(char *s, size_t n) {
     return last - first;
 }
 
-/* ---- tests ------------------------------------------------------------------------------ */
+/* ---- tests ------------------------------------------------------------------------- */
 
 static size_t encode_scalar(uint32_t c, unsigned char *s) {
     if (c < 0x80)
@@ -135,7 +137,8 @@ static void test_every_scalar_survives(void **state) {
 static void test_blank(void **state) {
     (void)state;
     assert_true(mg_text_is_blank("", 0));
-    assert_true(mg_text_is_blank(" \t\r\n\v\f\xC2\x85\xC2\xA0\xE3\x80\x80\xE2\x80\xA8", 16));
+    assert_true(
+        mg_text_is_blank(" \t\r\n\v\f\xC2\x85\xC2\xA0\xE3\x80\x80\xE2\x80\xA8", 16));
     assert_false(mg_text_is_blank("\0", 1));
     assert_false(mg_text_is_blank("  x", 3));
     assert_false(mg_text_is_blank("\xE2\x80\x8B", 3)); /* U+200B is no white space */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_tokenizer.c - the character tokenizer: ids, unknown characters, windows into long texts,
- * vocabularies from nothing to all of Unicode. */
+ * test_tokenizer.c - the character tokenizer: ids, unknown characters, windows into long
+ * texts, vocabularies from nothing to all of Unicode. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -52,8 +52,8 @@ static void test_special_ids(void **state) {
     mg_tokenizer_free(t);
 }
 
-static void check_encode(const struct mg_tokenizer *t, const char *text, size_t len, int n,
-                         const int32_t *want) {
+static void check_encode(const struct mg_tokenizer *t, const char *text, size_t len,
+                         int n, const int32_t *want) {
     for (size_t skip = 0; skip <= (size_t)n + 1; skip++)
         for (size_t cap = 0; cap <= (size_t)n + 1; cap++) {
             int32_t out[16];
@@ -74,9 +74,10 @@ static void test_encode(void **state) {
     check_encode(t, "ab", 2, 2, (int32_t[]){2, 0, 0});
     check_encode(t, "a\0b", 3, 3, (int32_t[]){2, 1, 0, 0});
     check_encode(t, "xyz", 3, 0, (int32_t[]){0, 0});
-    check_encode(t, "A\xC3\xA9 \xE4\xB8\xAD\xE4\xB8\xAE\xF0\x9F\x98\x80\xF4\x8F\xBF\xBF", 18, 4,
-                 (int32_t[]){3, 4, 5, 6, 0});
-    check_encode(t, "<user>", 6, 0, (int32_t[]){0, 0}); /* text is never a special token */
+    check_encode(t, "A\xC3\xA9 \xE4\xB8\xAD\xE4\xB8\xAE\xF0\x9F\x98\x80\xF4\x8F\xBF\xBF",
+                 18, 4, (int32_t[]){3, 4, 5, 6, 0});
+    check_encode(t, "<user>", 6, 0, (int32_t[]){0, 0}); /* text is never a special
+                                                           token */
     check_encode(t, "user", 4, 0, (int32_t[]){0, 0});
     mg_tokenizer_free(t);
 }
