@@ -82,10 +82,15 @@ static int run_plain_worker(const int *fds, int n) {
     const char *slash = strrchr(config.model_dir, '/');
     title_set("microgpt-fcgi: worker (%s)",
               slash && slash[1] ? slash + 1 : config.model_dir);
-    log_info("a worker without our master: %s",
-             *config.metrics ? config.metrics
-                             : "counters of this worker alone (set metrics)");
+    log_info("microgpt-fcgi %s, a worker without our master; counters: %s", MG_VERSION,
+             *config.metrics ? config.metrics : "of this worker alone (set metrics)");
     return worker_run(&start);
+}
+
+static int run_master(int argc, char **argv, const int *fds, int n, const char *where) {
+    log_info("microgpt-fcgi %s, %d workers, listening on %s", MG_VERSION, config.workers,
+             where);
+    return master_run(&config, argc, argv, fds, n);
 }
 
 static int run_own_socket(int argc, char **argv) {
@@ -95,7 +100,7 @@ static int run_own_socket(int argc, char **argv) {
         log_error("%s", error);
         return -fd;
     }
-    return master_run(&config, argc, argv, &fd, 1);
+    return run_master(argc, argv, &fd, 1, config.listen);
 }
 
 /* How we were started decides who we are. */
@@ -105,7 +110,8 @@ static int run(int argc, char **argv) {
     if (listen_is_fd0()) return run_plain_worker(fds, n ? n : 1); /* fds[0] is 0 */
     if (!n && getenv("GATEWAY_INTERFACE")) return worker_cgi(&config);
     check_descriptors();
-    return n ? master_run(&config, argc, argv, fds, n) : run_own_socket(argc, argv);
+    if (n) return run_master(argc, argv, fds, n, "what systemd passed");
+    return run_own_socket(argc, argv);
 }
 
 int main(int argc, char **argv) {

@@ -307,6 +307,8 @@ def test_stop(model, sig):
 
 def test_titles(model):
     with stack.Service(model) as s:
+        version = run("-V")[1].split("\n")[0]
+        assert f'msg="{version}, 2 workers, listening on {s.address}"' in s.log()
         assert title(s.process.pid) == f"microgpt-fcgi: master ({model.name})"
         assert sorted(map(title, s.workers())) == [f"microgpt-fcgi: worker {i} ({model.name})" for i in (1, 2)]
 
