@@ -50,8 +50,8 @@ def run(*arguments, prefix=(), env=None, **more):
 
 
 def message(stderr):
-    """The text of the last line, logged or not."""
-    line = stderr.strip().splitlines()[-1]
+    """The text of the last line of ours, logged or not."""
+    line = [x for x in stderr.splitlines() if x.startswith(("time=", "microgpt-fcgi: "))][-1]
     found = re.search(r'msg="(.*)"$', line)
     return found.group(1).replace('\\"', '"') if found else line.removeprefix("microgpt-fcgi: ")
 
