@@ -4,7 +4,9 @@ input. Runs the sanitized build."""
 import csv
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import time
@@ -13,7 +15,7 @@ import xml.etree.ElementTree as ET
 import pytest
 
 import counting
-from clilib import (CLI, ENV, NAMES, TINY, complaint, contents, conversation, read_safetensors, run, start,
+from clilib import (BUILD, CLI, ENV, NAMES, TINY, complaint, contents, conversation, read_safetensors, run, start,
                     write_chat, write_names)
 
 FILES = ["loss.csv", "loss.svg", "meta.json", "optimizer_m.safetensors", "optimizer_v.safetensors",
@@ -238,6 +240,27 @@ def test_killed_while_saving(names, tmp_path):
     run("train", "--resume", out, "--input", corpus)
     assert contents(out) == contents(model)
     assert os.listdir(tmp_path) == ["m"]  # what the killed ones left is gone
+
+
+def test_synced_before_it_takes_the_place(names, tmp_path):
+    """What a power cut asks for: every file and the folder are synced before the rename, the parent
+    after it."""
+    if not shutil.which("strace"):
+        counting.not_possible("strace is not installed")
+    corpus, _ = names
+    log = tmp_path / "log"
+    done = subprocess.run(["strace", "-f", "-y", "-o", log, "-e", "trace=fsync,rename,renameat2", "--",
+                           BUILD / "microgpt", "train", "--input", corpus, "--output", tmp_path / "m",
+                           *TINY, "--steps", "1"], capture_output=True, text=True)
+    if "ptrace" in done.stderr:
+        counting.not_possible("processes cannot be traced")
+    assert done.returncode == 0, done.stderr
+    calls = re.findall(r"(fsync|rename\w*)\(\d+<([^>]*)>", log.read_text())
+    folder, parent = str(tmp_path / ".m.saving"), str(tmp_path)
+    at = [name for name, _ in calls].index("renameat2")
+    before, after = calls[:at], calls[at + 1:]
+    assert {path for _, path in before} == {f"{folder}/{name}" for name in FILES} | {folder}
+    assert before[-1] == ("fsync", folder) and after == [("fsync", parent)]
 
 
 # ---- bad input ------------------------------------------------------------------------------
