@@ -43,16 +43,16 @@ struct peer {
     int spool;      /* memfd with the records so far; -1 = none */
     int starved;    /* waits for a free spool */
     int input_done; /* stdin is read to its end, ipcFd is the socket */
-    int trailing; /* bytes after the request: not a connection to keep */
-    int keep;     /* what conn_end was told */
+    int trailing;   /* bytes after the request: not a connection to keep */
+    int keep;       /* what conn_end was told */
     long credit;
     char *owed; /* malloc'd, [owed_at, owed_len) is unsent */
     size_t owed_at, owed_len, owed_cap;
 };
 
 struct conn_pool {
-    struct peer *peer;  /* [max] */
-    struct peer **live; /* [max], the first n_live are open */
+    struct peer *peer;   /* [max] */
+    struct peer **live;  /* [max], the first n_live are open */
     struct peer **spare; /* [max], the first max - n_live are free */
     int max, n_live, n_spool, n_starved;
     size_t max_body;
@@ -263,7 +263,6 @@ int conn_body_too_large(const struct conn *conn) {
 }
 
 static int append_spool(struct peer *c, size_t n) {
-    if (conn_body_too_large(&c->pub)) return 0; /* drained, not kept */
     for (size_t at = 0; at < n;) {
         ssize_t k = write(c->spool, c->pool->peek + at, n - at);
         if (k < 0) return -1;
@@ -280,10 +279,11 @@ static int read_spool(struct peer *c, int64_t now_ns) {
         if (n < 0 && (errno == EAGAIN || errno == EINTR)) return 0;
         if (n <= 0) return -1;
         size_t used;
+        int drain = conn_body_too_large(&c->pub); /* all params are kept by then */
         c->pub.moved_ns = now_ns;
         got += (size_t)n;
         enum record_state state = record_scan(&c->scan, p->peek, (size_t)n, &used);
-        if (state == RECORD_BAD || append_spool(c, used) < 0) return -1;
+        if (state == RECORD_BAD || (!drain && append_spool(c, used) < 0)) return -1;
         if (state == RECORD_MORE) continue;
         c->trailing = used < (size_t)n;
         if (lseek(c->spool, 0, SEEK_SET) < 0) return -1;
@@ -417,7 +417,11 @@ static size_t send_pieces(struct peer *c, const char *bytes, size_t n, int flush
 
 /* Keep n bytes until the socket takes them. */
 static int owe(struct peer *c, const char *bytes, size_t n) {
-    if (c->owed_at > 0 && c->owed_at == c->owed_len) c->owed_at = c->owed_len = 0;
+    if (c->owed_len + n > c->owed_cap && c->owed_at > 0) { /* what was sent makes room */
+        c->owed_len -= c->owed_at;
+        memmove(c->owed, c->owed + c->owed_at, c->owed_len);
+        c->owed_at = 0;
+    }
     if (c->owed_len + n > c->owed_cap) {
         size_t cap = c->owed_cap ? c->owed_cap : PIECE;
         while (cap < c->owed_len + n) cap *= 2;

@@ -20,15 +20,15 @@ struct request {
     struct {
         size_t at, len; /* in text */
     } sample[API_MAX_SAMPLES];
-    int next_sample; /* samples before it have or had a lane */
-    int running;     /* lanes it has */
-    int done;        /* samples that ended */
-    int begun;       /* stream: the head has gone out */
+    int next_sample;       /* samples before it have or had a lane */
+    int running;           /* lanes it has */
+    int done;              /* samples that ended */
+    int begun;             /* stream: the head has gone out */
     enum mg_finish finish; /* of the last sample that ended */
     uint64_t prompt_tokens, output_tokens;
-    int64_t start_ns;  /* first byte of the request */
-    int64_t lane_ns;   /* first lane; 0 = none yet */
-    int64_t first_ns;  /* first prompt computed; 0 = not yet */
+    int64_t start_ns; /* first byte of the request */
+    int64_t lane_ns;  /* first lane; 0 = none yet */
+    int64_t first_ns; /* first prompt computed; 0 = not yet */
     char id[64];
 };
 
@@ -44,9 +44,9 @@ struct requests {
     struct lane *lane; /* [n_lanes] */
     int n_lanes, n_busy;
     int max_waiting;
-    int n_waiting;   /* live requests without a lane */
+    int n_waiting; /* live requests without a lane */
     int n_live;
-    int pending;     /* samples that wait for a lane, all requests */
+    int pending; /* samples that wait for a lane, all requests */
     struct request *first, *last;
     struct request *spare;
     struct request *slot; /* [lanes + queue + 1] */
@@ -62,7 +62,8 @@ void requests_free(struct requests *);
 
 /* A slot to parse into; there always is one. Not live until request_enqueue. */
 struct request *request_open(struct requests *, struct conn *);
-/* 0: live, its samples wait for lanes; -1: every lane taken and the queue full. */
+/* 0: live, its samples wait for lanes; -1: every lane taken and the queue full. After
+ * requests_fill: a free lane that others wait for is no room, and slots are counted. */
 int request_enqueue(struct requests *, struct request *);
 /* Free its lanes and its slot, live or not. */
 void request_close(struct requests *, struct request *);

@@ -147,6 +147,7 @@ static void take_request(struct server *s, struct conn *c, const struct route *r
         refuse(s, r, &err, "", "refused");
         return;
     }
+    requests_fill(&s->requests, s->now_ns); /* lanes that fell free belong to who waits */
     if (request_enqueue(&s->requests, r) < 0) {
         err = (struct api_error){503,
                                  "every lane is taken and the queue is full: try again"};
@@ -203,7 +204,8 @@ void serve_expire(struct server *s) {
     int64_t limit = s->config->timeout_ms * 1000000;
     for (struct request *r = s->requests.first, *next; r; r = next) {
         next = r->next;
-        if (s->now_ns - r->start_ns < limit) break; /* the live list is in order of
+        if (s->now_ns - r->start_ns < limit)
+            break; /* the live list is in order of
                                                        arrival */
         serve_fail(s, r, 408, "the request took longer than the server allows",
                    "timeout");

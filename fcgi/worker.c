@@ -20,27 +20,30 @@
 
 enum {
     MS = 1000000,
-    POLL_EVERY_NS = 50000,  /* while lanes move: look at the sockets at most this often */
+    POLL_EVERY_NS = 50000, /* while lanes move: look at the sockets at most this often */
     FULL_ACCEPT_NS = 5 * MS, /* all lanes taken: leave new connections to idle workers so
                                 long */
-    BACKOFF_NS = 50 * MS,   /* after accept failed for want of descriptors or memory */
-    DRAIN_GAP_MS = 20,      /* draining: between the ends of two idle connections */
-    FRESH_NS = 1000 * MS,   /* draining: a new connection has so long to bring its
-                               request */
-    KEEP_NS = 2000 * MS,    /* draining: connections that are never idle are kept so
+    BACKOFF_NS = 50 * MS,    /* after accept failed for want of descriptors or memory */
+    DRAIN_GAP_MS = 20,       /* draining: between the ends of two idle connections */
+    FRESH_NS = 1000 * MS,    /* a new connection has so long to bring its request */
+    KEEP_NS = 2000 * MS,     /* draining: connections that are never idle are kept so
                                long */
-    SWEEP_MS = 50,          /* how late a silent peer's limit may be noticed */
+    SWEEP_MS = 50,           /* how late a silent peer's limit may be noticed */
     IDLE_MS = 1000,
 };
 
 static volatile sig_atomic_t stop_signals, quit_signals, reopen_signals, reload_signals;
 
 static void on_signal(int sig) {
-    if (sig == SIGUSR1) reopen_signals = 1;
-    else if (sig == SIGHUP) reload_signals = 1;
-    else if (sig == SIGQUIT) quit_signals = 1; /* our master's: however many come with
+    if (sig == SIGUSR1)
+        reopen_signals = 1;
+    else if (sig == SIGHUP)
+        reload_signals = 1;
+    else if (sig == SIGQUIT)
+        quit_signals = 1; /* our master's: however many come with
                                                   it */
-    else if (stop_signals < 2) stop_signals++;
+    else if (stop_signals < 2)
+        stop_signals++;
 }
 
 static const int caught[] = {SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP};
@@ -76,13 +79,20 @@ struct worker {
 
 /* ---- what to wait for -------------------------------------------------------------- */
 
-/* Close the connection that has been idle longest. */
-static int close_oldest_idle(struct worker *w) {
+/* Idle after an answer, or for so long since it was accepted that no request can be under
+ * way. */
+static int is_parked(const struct worker *w, const struct conn *c) {
+    int64_t idle_ns = w->server.now_ns - c->since_ns;
+    return c->state == CONN_IDLE && (c->parked || idle_ns >= FRESH_NS);
+}
+
+/* Close the connection that has been idle longest; fresh: even one just accepted. */
+static int close_oldest_idle(struct worker *w, int fresh) {
     struct conn *oldest = NULL;
     for (int i = 0; i < conn_count(w->server.pool); i++) {
         struct conn *c = conn_at(w->server.pool, i);
-        if (c->state == CONN_IDLE && (!oldest || c->since_ns < oldest->since_ns))
-            oldest = c;
+        if (!is_parked(w, c) && !(fresh && c->state == CONN_IDLE)) continue;
+        if (!oldest || c->since_ns < oldest->since_ns) oldest = c;
     }
     if (!oldest) return -1;
     conn_close(oldest);
@@ -92,7 +102,7 @@ static int close_oldest_idle(struct worker *w) {
 static int may_accept(struct worker *w) {
     struct server *s = &w->server;
     if (s->draining || s->now_ns < w->accept_after_ns) return 0;
-    return !conn_full(s->pool) || close_oldest_idle(w) == 0;
+    return !conn_full(s->pool) || close_oldest_idle(w, 1) == 0;
 }
 
 /* Fill w->polled; returns the number of entries. Listening sockets come first. */
@@ -142,7 +152,8 @@ static void handle_conn(struct worker *w, struct conn *c, short events) {
     if (c->state == CONN_BUSY || c->state == CONN_ENDING) {
         if (events & (POLLHUP | POLLRDHUP | POLLERR | POLLNVAL))
             serve_cancel(s, c, "cancelled");
-        else if (events & POLLOUT) conn_flush(c, s->now_ns);
+        else if (events & POLLOUT)
+            conn_flush(c, s->now_ns);
     } else if (events & POLLIN) {
         if (conn_read(c, s->now_ns) == 1) serve_request(s, c);
     } else {
@@ -171,16 +182,17 @@ static void look_at_sockets(struct worker *w) {
 static void sweep(struct worker *w) {
     struct server *s = &w->server;
     int64_t stall = s->config->send_timeout_ms * MS, limit = s->config->timeout_ms * MS;
-    int n_idle = 0;
+    int n_parked = 0;
     for (int i = conn_count(s->pool) - 1; i >= 0; i--) {
         struct conn *c = conn_at(s->pool, i);
-        n_idle += c->state == CONN_IDLE;
+        n_parked += is_parked(w, c);
         if (c->state == CONN_IDLE || (c->state == CONN_BUSY && c->owed == 0)) continue;
-        if (s->now_ns - c->moved_ns > stall) serve_cancel(s, c, "stalled");
+        if (s->now_ns - c->moved_ns > stall)
+            serve_cancel(s, c, "stalled");
         else if (c->state != CONN_BUSY && s->now_ns - c->since_ns > limit + stall)
             serve_cancel(s, c, "timeout");
     }
-    for (; n_idle > s->config->parked; n_idle--) close_oldest_idle(w);
+    for (; n_parked > s->config->parked; n_parked--) close_oldest_idle(w, 0);
 }
 
 /* ---- draining ---------------------------------------------------------------------- */
@@ -209,9 +221,7 @@ static void close_idle(struct worker *w) {
     if (s->now_ns < w->close_after_ns) return;
     for (int i = 0; i < conn_count(s->pool); i++) {
         struct conn *c = conn_at(s->pool, i);
-        if (c->state != CONN_IDLE || (!c->parked && s->now_ns - c->since_ns < FRESH_NS))
-            continue;
-        if (!oldest || c->since_ns < oldest->since_ns) oldest = c;
+        if (is_parked(w, c) && (!oldest || c->since_ns < oldest->since_ns)) oldest = c;
     }
     if (!oldest || recv(oldest->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) return;
     conn_close(oldest);
@@ -240,7 +250,8 @@ static void act_on_signals(struct worker *w) {
         log_info("HUP: a worker does not reload: send it to the master, or restart me");
     }
     if (s->draining) return;
-    if (stop_signals || quit_signals) begin_drain(w, "asked to stop");
+    if (stop_signals || quit_signals)
+        begin_drain(w, "asked to stop");
     else if (w->max_served && s->n_served >= w->max_served)
         begin_drain(w, "max_requests");
 }

@@ -184,6 +184,25 @@ def test_four_megabytes(target):
     good(target)
 
 
+def test_too_large_for_a_small_limit():
+    """Whatever comes in one piece with the params: 413, and the kept connection goes on."""
+    with stack.Service(stack.model(**conftest.CHAT_MODEL), workers=1, max_body="2k") as s, Peer(s.address) as peer:
+        for size in (2048, 2049, 60000, 65536, 70000, 200000, 2000000):
+            peer.send(fcgi.request(b" " * size, keep=1))
+            status, _, got = peer.reply()
+            assert (status, list(json.loads(got))) == (400 if size == 2048 else 413, ["error"])
+
+
+def test_no_parked_connections():
+    """parked = 0: a connection lasts for one request, and brings it."""
+    with stack.Service(stack.model(**conftest.CHAT_MODEL), workers=1, parked=0) as s:
+        for _ in range(50):
+            with Peer(s.address) as peer:
+                peer.send(fcgi.request(BODY, keep=1))
+                assert peer.reply()[0] == 200
+                peer.rest()
+
+
 @pytest.mark.parametrize("length", ["0", "1", "15", "17", "1000", "4194305", "99999999999999999999", "-1", "x", "", "16 ", "0x10"])
 def test_content_length_that_lies(target, length):
     """A body shorter or longer than announced: an answer with JSON, or a closed connection."""

@@ -125,6 +125,17 @@ static void run_to_end(void) {
     assert_int_equal(server.requests.pending, 0);
 }
 
+/* A request that has arrived, taken by the server; the client's descriptor. */
+static int take_one(const struct ask *a) {
+    struct conn *c;
+    int fd = send_request(a);
+    server.now_ns = clock_ns();
+    assert_int_equal(conn_accept(server.pool, listener, server.now_ns, &c), 1);
+    assert_int_equal(conn_read(c, server.now_ns), 1);
+    serve_request(&server, c);
+    return fd;
+}
+
 /* Serve one request; from the moment it is open the fail_at-th allocation fails (0:
  * none). *failed: one did. */
 static int serve_one(const struct ask *a, long fail_at, int *failed, char *text,
@@ -205,16 +216,47 @@ static void start_up_fails_anywhere(void **state) {
         allocfail_arm(n);
         int rc = startup_open(&s, &config, text, sizeof text);
         int failed = allocfail_disarm();
-        if (rc) assert_true(*text != '\0');
-        else startup_close(&s);
+        if (rc)
+            assert_true(*text != '\0');
+        else
+            startup_close(&s);
         refused += rc != 0;
         if (!failed) break;
     }
     assert_true(refused > 20);
 }
 
+/* A lane falls free between two steps while others wait for it: who comes just then does
+ * not pass them, nor fill the queue beyond its end. */
+static void the_queue_ends_where_it_should(void **state) {
+    const struct ask fifty = {"POST", "/microgpt/v1/generate", "{\"num_samples\":50}"};
+    struct requests *q = &server.requests;
+    int late = 0, fds[4], refused[1000];
+    char text[1024];
+    (void)state;
+    for (int i = 0; i < 3; i++) fds[i] = take_one(&fifty);
+    while (q->n_waiting == 2) serve_step(&server); /* the first one has both lanes */
+    fds[3] = take_one(&fifty);
+    assert_int_equal(q->n_live, 4); /* two lanes and two waiting: all there is room for */
+    while (q->n_live == 4 && late < 1000) {
+        serve_step(&server);
+        if (q->n_busy == q->n_lanes || q->n_live < 4) continue;
+        refused[late++] = take_one(&fifty);
+        assert_int_equal(q->n_live, 4);
+        assert_int_equal(q->n_busy, q->n_lanes);
+    }
+    assert_true(late > 10);
+    run_to_end();
+    for (int i = 0; i < late; i++)
+        assert_int_equal(read_status(refused[i], text, sizeof text), 503);
+    for (int i = 0; i < 4; i++)
+        assert_int_equal(read_status(fds[i], text, sizeof text), 200);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test_setup_teardown(the_queue_ends_where_it_should, open_server,
+                                        close_server),
         cmocka_unit_test_setup_teardown(malloc_fails_anywhere, open_server, close_server),
         cmocka_unit_test_setup_teardown(the_arena_ends_anywhere, open_server,
                                         close_server),
