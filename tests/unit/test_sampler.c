@@ -179,6 +179,19 @@ static void test_u_of_one_and_nearly_zero(void **state) {
     }
 }
 
+/* u = 1/2 of two equals lies on their border: the second one's, for c_0 is not above it. */
+static void test_u_on_a_border(void **state) {
+    (void)state;
+    const struct mg_ops *ops;
+    const float l[4] = {2, 2, 2, 2};
+    const uint64_t half = step_back(1ull << 63);
+    FOR_EACH_ISA(ops) {
+        assert_int_equal(draw(ops, half, 1, l, 2, NULL, 0), 1);
+        assert_int_equal(draw(ops, half, 1, l, 4, NULL, 0), 2);
+        assert_int_equal(draw(ops, half - 1, 1, l, 1, NULL, 0), 0);
+    }
+}
+
 static void test_all_suppressed_but_one(void **state) {
     (void)state;
     const struct mg_ops *ops;
@@ -289,6 +302,7 @@ int main(void) {
         cmocka_unit_test(test_frequencies),
         cmocka_unit_test(test_greedy_takes_the_last_of_equals),
         cmocka_unit_test(test_u_of_one_and_nearly_zero),
+        cmocka_unit_test(test_u_on_a_border),
         cmocka_unit_test(test_all_suppressed_but_one),
         cmocka_unit_test(test_extreme_temperatures),
         cmocka_unit_test(test_a_logit_that_is_not_finite),
