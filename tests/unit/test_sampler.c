@@ -179,7 +179,7 @@ static void test_u_of_one_and_nearly_zero(void **state) {
     }
 }
 
-/* u = 1/2 of two equals lies on their border: the second is drawn, as c_0 is not above. */
+/* u = 1/2 of two equals lies on their border: the second, as c_0 is not above it. */
 static void test_u_on_a_border(void **state) {
     (void)state;
     const struct mg_ops *ops;
