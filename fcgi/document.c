@@ -178,6 +178,19 @@ static json_t *load(const char *text, size_t len, json_error_t *error) {
     return json_loadb(text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, error);
 }
 
+/* One line of ASCII: what the parser quotes of the body may hold a newline, or end within a
+ * character. */
+static void write_error(struct document *d, const json_error_t *e) {
+    size_t size = sizeof d->error;
+    size_t n =
+        (size_t)snprintf(d->error, size, "line %d, column %d: ", e->line, e->column);
+    for (const char *p = e->text; *p && n + sizeof "\\xff" <= size; p++) {
+        int plain = *p >= ' ' && *p < 0x7f;
+        n += (size_t)snprintf(d->error + n, size - n, plain ? "%c" : "\\x%02x",
+                              (unsigned char)*p);
+    }
+}
+
 static enum document_status parse(struct document *d, char *body, size_t len) {
     json_error_t error;
     size_t n = len;
@@ -191,8 +204,7 @@ static enum document_status parse(struct document *d, char *body, size_t len) {
         if (load(body, len, &error))
             snprintf(error.text, sizeof error.text, "bad number");
     }
-    snprintf(d->error, sizeof d->error, "line %d, column %d: %s", error.line,
-             error.column, error.text);
+    write_error(d, &error);
     return DOCUMENT_BROKEN;
 }
 
@@ -214,9 +226,12 @@ enum document_status document_parse(struct document *d, char *body, size_t len) 
 int document_u64(const struct document *d, const json_t *v, uint64_t *out) {
     if (!json_is_integer(v)) return -1;
     json_int_t i = json_integer_value(v);
-    if (i >= 0) *out = (uint64_t)i;
-    else if (d->encoded) *out = (uint64_t)INT64_MAX + (uint64_t)-(i + 1) + 1;
-    else return -1;
+    if (i >= 0)
+        *out = (uint64_t)i;
+    else if (d->encoded)
+        *out = (uint64_t)INT64_MAX + (uint64_t) - (i + 1) + 1;
+    else
+        return -1;
     return 0;
 }
 

@@ -247,6 +247,16 @@ def test_params_that_a_web_server_would_not_send(target):
     good(target)
 
 
+@pytest.mark.parametrize("body", [rb'{"a":"\u00e%s"}' % "\U0001f600".encode(), rb'{"\ud8%s":1}' % ("\u4e2d" * 9).encode(),
+                                  b'{"a":"b\\\n"}', b'{"a":\x7f}', b'{"a":tr\x1bue}', b'{"a":"\xff"}', b'\xef\xbb\xbf{}'])
+def test_broken_json_is_quoted_in_one_line(target, body):
+    """A newline behind a backslash, a character cut by a short escape: 400, printable, not 500."""
+    for path in (CHAT, lib.GENERATE):
+        status, _, got = fcgi.ask(target.service.address, body, path=path)
+        text = json.loads(got)["error"]
+        assert status == 400 and text.isprintable() and text.isascii() and text.startswith("the body is not JSON: line ")
+
+
 @pytest.mark.limit(240)
 @pytest.mark.parametrize("seed", range(4))
 def test_fuzz(target, seed):
