@@ -159,8 +159,8 @@ struct mg_batch *mg_batch_new(const struct mg_model *, const struct mg_batch_opt
                               struct mg_error *err);
 void mg_batch_free(struct mg_batch *);
 
-/* Put a job on a free lane. Returns the lane (0 … lanes-1), or -1: no lane free, or a bad
- * job. */
+/* Put a job on a free lane. Returns the lane (0 ... lanes-1), or -1: no lane free, or a
+ * bad job. */
 int mg_batch_admit(struct mg_batch *, const struct mg_job *, struct mg_error *err);
 
 /* hold = 1: the lane keeps its place but does not advance (its client's buffer is

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tile.c - see tile.h. C is computed in tiles of up to six rows and a vector of columns, held in
- * registers over the whole sum. Compiled for several instruction sets, with fused products and
- * sums where there are any: like BLIS, the bits are those of the machine. */
+ * tile.c - see tile.h. C is computed in tiles of up to six rows and a vector of columns,
+ * held in registers over the whole sum. Compiled for several instruction sets, with fused
+ * products and sums where there are any: like BLIS, the bits are those of the machine. */
 #include "tile.h"
 
 #if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__)
-#define CLONES __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
+#define CLONES                                                                           \
+    __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))
 #else
 #define CLONES
 #endif
@@ -35,8 +36,8 @@ DEFINE_TILE(tile_narrow, narrow)
 DEFINE_TILE(tile_single, float)
 
 /* All columns of `rows` rows. */
-INLINE void band(const int rows, int n, int k, float alpha, struct operand a, const float *b,
-                 ptrdiff_t ldb, int add, float *c, ptrdiff_t ldc) {
+INLINE void band(const int rows, int n, int k, float alpha, struct operand a,
+                 const float *b, ptrdiff_t ldb, int add, float *c, ptrdiff_t ldc) {
     int j = 0;
     for (; j + WIDE <= n; j += WIDE)
         tile_wide(rows, k, alpha, a, b + j, ldb, add, c + j, ldc);
@@ -45,8 +46,9 @@ INLINE void band(const int rows, int n, int k, float alpha, struct operand a, co
     for (; j < n; j++) tile_single(rows, k, alpha, a, b + j, ldb, add, c + j, ldc);
 }
 
-CLONES void tile_product(int m, int n, int k, float alpha, struct operand a, const float *b,
-                         ptrdiff_t ldb, int add, float *c, ptrdiff_t ldc) {
+CLONES void tile_product(int m, int n, int k, float alpha, struct operand a,
+                         const float *b, ptrdiff_t ldb, int add, float *c,
+                         ptrdiff_t ldc) {
     int i = 0;
     for (; i + ROWS <= m; i += ROWS, a.p += ROWS * a.row, c += ROWS * ldc)
         band(ROWS, n, k, alpha, a, b, ldb, add, c, ldc);

@@ -4,10 +4,10 @@
  *
  *   train N_EMBD N_HEAD N_LAYER BLOCK_SIZE VOCAB TOKENS [BATCH]
  *
- * BATCH documents of TOKENS predictions each, random tokens, one thread; the best of a few
- * steps in processor time, so that other programs do not count. flops: multiplications and
- * additions that the model needs, forward and backward: 6 per parameter of a product and
- * token, and the lower triangle of the attention. */
+ * BATCH documents of TOKENS predictions each, random tokens, one thread; the best of a
+ * few steps in processor time, so that other programs do not count. flops:
+ * multiplications and additions that the model needs, forward and backward: 6 per
+ * parameter of a product and token, and the lower triangle of the attention. */
 #include <stdio.h>
 #include <stdlib.h>
 
@@ -54,10 +54,11 @@ int main(int argc, char **argv) {
     for (int i = 0; i < batch; i++) docs[i] = (struct net_doc){ids + i, tokens};
     double took = measure(t, docs, batch), peak = peak_flops();
     double rate = tokens * batch / took, flops = rate * count_flops(&shape, tokens);
-    printf("{\"what\": \"train\", \"shape\": \"%d/%d/%d/%d\", \"document\": %d, \"batch\": %d, "
+    printf("{\"what\": \"train\", \"shape\": \"%d/%d/%d/%d\", \"document\": %d, "
+           "\"batch\": %d, "
            "\"tokens_per_s\": %.0f, \"gflops\": %.1f, \"peak\": %.1f, \"share\": %.2f}\n",
-           shape.n_embd, shape.n_head, shape.n_layer, shape.block_size, tokens, batch, rate,
-           flops / 1e9, peak / 1e9, flops / peak);
+           shape.n_embd, shape.n_head, shape.n_layer, shape.block_size, tokens, batch,
+           rate, flops / 1e9, peak / 1e9, flops / peak);
     free(ids);
     trainer_free(t);
     return 0;
