@@ -230,7 +230,7 @@ static void test_committed_lines(void **state) {
 static void test_whole_recording(void **state) {
     (void)state;
     if (access("../shared/golden", R_OK) != 0) {
-        print_message("whole golden recording not possible here: no ../shared/golden\n");
+        print_message("1 not possible here: no whole recording at ../shared/golden\n");
         skip();
     }
     run_folders("../shared/golden");
