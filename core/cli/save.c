@@ -32,10 +32,12 @@ static const char *const known_files[] = {
     NULL,
 };
 
+enum { MAX_NAME = NAME_MAX - 16 }; /* room for what is put around it */
+
 struct save {
     char target[PATH_MAX];   /* for messages */
     int parent, dir;         /* open directories: where the target is, and the folder */
-    char name[NAME_MAX + 1]; /* of the target in parent */
+    char name[MAX_NAME + 1]; /* of the target in parent */
     char temporary[NAME_MAX + 1];
     int failed;
 };
@@ -115,16 +117,27 @@ static int resolve(struct save *s, const char *target) {
     }
     snprintf(s->target, sizeof s->target, "%s", target);
     snprintf(copy, sizeof copy, "%s", path);
-    if ((size_t)snprintf(s->name, sizeof s->name, "%s", basename(copy)) >=
-            sizeof s->name ||
-        (size_t)snprintf(s->temporary, sizeof s->temporary, ".%.240s.saving", s->name) >=
-            sizeof s->temporary) {
+    if ((size_t)snprintf(s->name, sizeof s->name, "%s", basename(copy)) > MAX_NAME) {
         errno = ENAMETOOLONG;
         return -1;
     }
     snprintf(copy, sizeof copy, "%s", path);
     s->parent = open(dirname(copy), O_RDONLY | O_DIRECTORY | O_CLOEXEC);
     return s->parent < 0 ? -1 : 0;
+}
+
+/* A new folder in parent. One that a killed run left is cleared; one that cannot be,
+ * because somebody put a file into what was the output, is let be. */
+static int make_folder(struct save *s) {
+    for (int i = 0; i < 10; i++) {
+        snprintf(s->temporary, sizeof s->temporary, i ? ".%s.saving%d" : ".%s.saving",
+                 s->name, i);
+        remove_folder(s->parent, s->temporary);
+        if (mkdirat(s->parent, s->temporary, 0777) == 0)
+            return openat(s->parent, s->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+        if (errno != EEXIST) return -1;
+    }
+    return -1;
 }
 
 struct save *save_begin(const char *target) {
@@ -134,11 +147,7 @@ struct save *save_begin(const char *target) {
         return NULL;
     }
     s->parent = s->dir = -1;
-    if (resolve(s, target) == 0) {
-        remove_folder(s->parent, s->temporary);
-        if (mkdirat(s->parent, s->temporary, 0777) == 0)
-            s->dir = openat(s->parent, s->temporary, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
-    }
+    if (resolve(s, target) == 0) s->dir = make_folder(s);
     if (s->dir >= 0) return s;
     tell(target, "write");
     save_abort(s);
@@ -270,12 +279,34 @@ int save_tensors(struct save *s, const char *name, const struct net_shape *shape
 
 /* ---- into place ------------------------------------------------------------------ */
 
+/* For file systems that cannot exchange (NFS). A crash between the two renames leaves the
+ * old checkpoint as ".NAME.old". */
+static int swap_in_two(const struct save *s) {
+    char old[NAME_MAX + 1];
+    snprintf(old, sizeof old, ".%s.old", s->name);
+    remove_folder(s->parent, old);
+    if (renameat(s->parent, s->name, s->parent, old) != 0 && errno != ENOENT) return -1;
+    if (renameat(s->parent, s->temporary, s->parent, s->name) != 0) {
+        int saved = errno;
+        renameat(s->parent, old, s->parent, s->name);
+        errno = saved;
+        return -1;
+    }
+    fsync(s->parent);
+    remove_folder(s->parent, old);
+    return 0;
+}
+
 /* Give the folder the target's name; what was there has the folder's name afterwards. */
 static int swap_in(const struct save *s) {
-    if (renameat2(s->parent, s->temporary, s->parent, s->name, RENAME_NOREPLACE) == 0)
-        return 0;
-    if (errno != EEXIST) return -1;
-    return renameat2(s->parent, s->temporary, s->parent, s->name, RENAME_EXCHANGE);
+    const unsigned ways[] = {RENAME_NOREPLACE, RENAME_EXCHANGE};
+    for (int i = 0; i < 2; i++) {
+        if (renameat2(s->parent, s->temporary, s->parent, s->name, ways[i]) == 0)
+            return 0;
+        if (errno == EINVAL || errno == ENOSYS) return swap_in_two(s);
+        if (errno != EEXIST) return -1;
+    }
+    return -1;
 }
 
 int save_commit(struct save *s) {

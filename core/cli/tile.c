@@ -19,8 +19,8 @@ typedef float narrow __attribute__((vector_size(4 * NARROW), aligned(4), may_ali
 
 /* One tile of `rows` (a constant to the compiler) by the width of vec. */
 #define DEFINE_TILE(name, vec)                                                           \
-    INLINE void name(const int rows, int k, float alpha, struct operand a,              \
-                     const float *b, ptrdiff_t ldb, int add, float *c, ptrdiff_t ldc) { \
+    INLINE void name(const int rows, int k, float alpha, struct operand a,               \
+                     const float *b, ptrdiff_t ldb, int add, float *c, ptrdiff_t ldc) {  \
         vec s[ROWS] = {0};                                                               \
         for (ptrdiff_t l = 0; l < k; l++) {                                              \
             vec x = *(const vec *)(b + l * ldb);                                         \

@@ -263,6 +263,40 @@ def test_synced_before_it_takes_the_place(names, tmp_path):
     assert before[-1] == ("fsync", folder) and after == [("fsync", parent)]
 
 
+def test_file_system_that_cannot_exchange(names, tmp_path):
+    """Where renameat2 knows no flags (NFS), two plain renames do it."""
+    if not shutil.which("strace"):
+        counting.not_possible("strace is not installed")
+    corpus, _ = names
+    for step in (1, 2):
+        done = subprocess.run(["strace", "-f", "-o", "/dev/null", "-e", "inject=renameat2:error=EINVAL", "--",
+                               BUILD / "microgpt", "train", "--input", corpus, "--output", tmp_path / "m",
+                               "--overwrite", *TINY, "--steps", str(step)], capture_output=True, text=True)
+        if "ptrace" in done.stderr:
+            counting.not_possible("processes cannot be traced")
+        assert done.returncode == 0, done.stderr
+        assert saved_step(tmp_path / "m") == step
+        assert os.listdir(tmp_path) == ["m"]
+
+
+def test_file_put_into_the_output_meanwhile(names, tmp_path):
+    """It is neither lost nor in the way."""
+    corpus, model = names
+    out = tmp_path / "m"
+    p = start("train", "--input", corpus, "--output", out, "--eval", 0.1, "--checkpoint-every", 1, *TINY)
+    wait_for(lambda: saved_step(out) >= 1, p)
+    try:
+        (out / "notes.txt").write_text("mine")
+    except FileNotFoundError:  # just being exchanged
+        pass
+    assert p.wait(60) == 0, p.communicate()
+    p.communicate()
+    assert contents(out) == contents(model)
+    kept = [q.read_text() for q in tmp_path.rglob("notes.txt")]
+    assert kept in (["mine"], [])
+    assert kept == ["mine"] or os.listdir(tmp_path) == ["m"]
+
+
 # ---- bad input ------------------------------------------------------------------------------
 
 BAD_TEXT = [
