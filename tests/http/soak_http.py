@@ -21,7 +21,8 @@ def test_ten_thousand_requests():
     not grow, no descriptor is left over."""
     rng = random.Random(10000)
     plan = [(*random_request(rng), rng.random()) for _ in range(REQUESTS)]
-    with stack.Stack(stack.model(**conftest.CHAT_MODEL), program=stack.FAST, workers=2) as s:
+    with stack.Stack(stack.model(**conftest.CHAT_MODEL), program=stack.FAST, workers=2,
+                     lanes=8) as s:
         workers = s.service.workers()
 
         def one(path, body, chance):
