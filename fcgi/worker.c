@@ -23,6 +23,7 @@ enum {
     POLL_EVERY_NS = 50000, /* while lanes move: look at the sockets at most this often */
     FULL_ACCEPT_NS = 5 * MS, /* all lanes taken: leave new connections to idle workers so
                                 long */
+    FULL_ACCEPTS = 4,
     BACKOFF_NS = 50 * MS,    /* after accept failed for want of descriptors or memory */
     DRAIN_GAP_MS = 20,       /* draining: between the ends of two idle connections */
     FRESH_NS = 1000 * MS,    /* a new connection has so long to bring its request */
@@ -135,14 +136,19 @@ static int64_t wait_ms(const struct worker *w) {
 
 /* ---- what happened ----------------------------------------------------------------- */
 
+/* One connection, so that they spread over the workers. When every lane here is taken and no idle
+ * worker took those that wait within FULL_ACCEPT_NS, a few: among them may be a question for
+ * health; not all, since refusing a crowd that asks again at once would cost the lanes their time. */
 static void accept_from(struct worker *w, int fd) {
     struct server *s = &w->server;
     struct conn *c;
-    int rc = conn_accept(s->pool, fd, s->now_ns, &c);
+    int full = s->requests.n_busy == s->requests.n_lanes, most = full ? FULL_ACCEPTS : 1, rc;
+    do rc = conn_accept(s->pool, fd, s->now_ns, &c);
+    while (rc == 1 && --most > 0 && !conn_full(s->pool));
     if (rc < 0) {
         log_warn("accept: %s: trying again in %d ms", strerror(errno), BACKOFF_NS / MS);
         w->accept_after_ns = s->now_ns + BACKOFF_NS;
-    } else if (s->requests.n_busy == s->requests.n_lanes) {
+    } else if (full) {
         w->accept_after_ns = s->now_ns + FULL_ACCEPT_NS;
     }
 }
