@@ -1,11 +1,11 @@
 #!/usr/bin/env python3
 # SPDX-License-Identifier: Apache-2.0
-"""Judge the demo models by what they say: check_demo.py [MICROGPT [FOLDER of chat/ and names/]].
+"""Judge the demo models by what they say: check_demo.py [MICROGPT [FOLDER]].
 
-chat: six canonical questions and twenty paraphrases that the corpus does not hold, each with the
-seeds 1 to 50 at temperature 0.5. Every reply must be made of words the corpus's assistant uses,
-of whole sentences, and be on the topic. names: 200 samples. Prints counts and the worst replies;
-exit status 1 when a bound is missed.
+FOLDER holds chat/ and names/. chat: six canonical questions and twenty paraphrases that the
+corpus does not hold, each with the seeds 1 to 50 at temperature 0.5. A reply must be made of
+words that the corpus's assistant uses, of whole sentences, and be an answer of its topic.
+names: 200 samples. Prints counts and the worst replies; exit status 1 when a bound is missed.
 """
 import json
 import re
@@ -22,19 +22,10 @@ SEEDS = range(1, 51)
 TEMPERATURE = "0.5"
 CANONICAL = [("greet", "hello"), ("who", "who are you?"), ("can", "what can you do?"),
              ("how", "how are you?"), ("thanks", "thanks"), ("bye", "bye")]
-# On the topic: an answer of the topic, or what a person would take for one.
-ON_TOPIC = {
-    "greet": r"(Hello|Hi|Good to see|Nice to meet|It is nice)\b",
-    "who": r"(I am|My name|You can call me)\b.*\b(microgpt|assistant|model|GPT|program)\b",
-    "can": r"(I can|I only know|Not much|Ask me)\b",
-    "how": r"(I am|I feel|Very well)\b.*\b(fine|well|quiet|little to do)\b",
-    "thanks": r"(You are welcome|It was a pleasure|I am glad|No problem)\b",
-    "bye": r"(Goodbye|Bye|See you)\b",
-}
 NEEDED = {"spelled": 0.99, "whole": 0.99, "on topic": 0.95}  # share of all replies
 VOWELS = "aeiouy"
 # Runs of four consonants that names have.
-CLUSTERS = re.compile(r"nchr|chst|ldtr|ndrz|nnfr|ngsl|rngr|lschm|rtr|ntr|str|chr|thr|phr|sch")
+CLUSTERS = re.compile(r"chr|thr|phr|sch|str|ntr|rtr|ndr|ngsl|nnfr")
 
 
 def ask(program, models, seed, prompts):
@@ -58,9 +49,7 @@ def judge(reply, topic, topics, words):
     return {
         "spelled": all(w in words for w in split_words(reply)),
         "whole": all(s[-1:] in (".", "!", "?") and s[:1].isupper() for s in sentences),
-        "on topic": reply in topics[topic].answers
-                    or re.match(ON_TOPIC[topic], reply) is not None,
-        "word for word": reply in topics[topic].answers,
+        "on topic": reply in topics[topic].answers,
     }
 
 
@@ -68,7 +57,8 @@ def check_chat(program, models):
     topics, _ = make_corpus.read_topics()
     words = {w for t in topics.values() for a in t.answers for w in split_words(a)}
     questions = CANONICAL + make_corpus.read_paraphrases()
-    replies = {seed: ask(program, models, seed, [q for _, q in questions]) for seed in SEEDS}
+    asked = [question for _, question in questions]
+    replies = {seed: ask(program, models, seed, asked) for seed in SEEDS}
     total, each, faults = Counter(), defaultdict(Counter), []
     for i, (topic, question) in enumerate(questions):
         for seed in SEEDS:
@@ -97,7 +87,7 @@ def check_chat(program, models):
 
 
 def pronounceable(name):
-    """A vowel, two to twelve letters, and no four consonants in a row but in known clusters."""
+    """A vowel, two to twelve letters, no four consonants in a row but in known clusters."""
     if not re.fullmatch(r"[a-z]{2,12}", name) or not any(c in VOWELS for c in name):
         return False
     return all(len(run) <= 3 or (len(run) == 4 and CLUSTERS.search(run))
@@ -120,8 +110,8 @@ def check_names(program, models):
           f"{len(set(names))}; first letters: {len(letters)}, most often {top!r}: {most}")
     print("  not pronounceable: " + " ".join(repr(n) for n in names if n not in good))
     print("  some: " + " ".join(names[:30]))
-    return (len(good) >= 0.95 * len(names) and old <= len(names) / 2 and len(letters) >= 12
-            and most <= len(names) / 4)
+    return (len(good) >= 0.95 * len(names) and old <= len(names) / 2
+            and len(letters) >= 12 and most <= len(names) / 4)
 
 
 def main(args):

@@ -2,8 +2,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """Write corpus.jsonl, the conversations of the chat demo, from topics.txt.
 
-Every phrase of a user is an expansion of a hand-written pattern, sometimes with a typing slip;
-every answer is a hand-written sentence, unchanged. The same topics.txt gives the same bytes.
+Every phrase of a user is an expansion of a hand-written pattern, sometimes with a typing
+slip; every answer is a hand-written sentence, unchanged. The same topics.txt gives the same bytes.
 """
 import json
 import random
@@ -19,8 +19,8 @@ MAX_USER = 60          # characters of a user's message
 MAX_BYTES = 1_480_000  # of corpus.jsonl
 
 QUESTION = re.compile(
-    r"(who|what|whom|whats|hows|which|how|where|when|why|is|are|r|do|does|did|can|could|will|would|"
-    r"should|may|must|shall|have you|was|were|am i|what's|how's|who's)\b")
+    r"(who|what|whom|whats|hows|which|how|where|when|why|is|are|r|do|does|did|can|could|will|"
+    r"would|should|may|must|shall|have you|was|were|am i|what's|how's|who's)\b")
 OPENERS = ["hi, ", "hello, ", "hey, ", "ok, ", "so, ", "well, ", "please, ", "hello! ", "hi! ",
            "hi ", "hello ", "hey ", "and ", "but ", "so ", "good morning, ", "thanks, ", "oh, "]
 # These begin or end a message by themselves; an opener would change what they mean.
