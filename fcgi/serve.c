@@ -204,9 +204,7 @@ void serve_expire(struct server *s) {
     int64_t limit = s->config->timeout_ms * 1000000;
     for (struct request *r = s->requests.first, *next; r; r = next) {
         next = r->next;
-        if (s->now_ns - r->start_ns < limit)
-            break; /* the live list is in order of
-                                                       arrival */
+        if (s->now_ns - r->start_ns < limit) continue;
         serve_fail(s, r, 408, "the request took longer than the server allows",
                    "timeout");
     }

@@ -20,6 +20,7 @@
 enum {
     KV_DEFAULT_BYTES = 256 << 20, /* of KV cache decide the default number of lanes */
     MAX_DEFAULT_LANES = 64,
+    STREAM_OWED = 128 << 10, /* what a stream may hold back for a slow client (deliver.c) */
     EXTRA_CONNS = 32, /* connections beside those of requests and the parked: errors,
                          health, pages */
 };
@@ -80,7 +81,8 @@ static struct memory count_memory(const struct server *s) {
     struct memory n = {
         .batch = mg_batch_bytes(s->model, &o),
         .requests = requests_bytes(m, o.lanes, s->config->queue),
-        .conns = conn_pool_bytes(count_conns(s), s->config->max_body),
+        .conns = conn_pool_bytes(count_conns(s), s->config->max_body) +
+                 (size_t)o.lanes * STREAM_OWED,
         .body = s->config->max_body,
         .json = s->config->max_json + reply_room(m),
     };

@@ -192,6 +192,10 @@ static void sweep(struct worker *w) {
     for (int i = conn_count(s->pool) - 1; i >= 0; i--) {
         struct conn *c = conn_at(s->pool, i);
         n_parked += is_parked(w, c);
+        if (c->gone && c->state == CONN_BUSY) { /* a write failed; its lane may be held */
+            serve_cancel(s, c, "cancelled");
+            continue;
+        }
         if (c->state == CONN_IDLE || (c->state == CONN_BUSY && c->owed == 0)) continue;
         if (s->now_ns - c->moved_ns > stall)
             serve_cancel(s, c, "stalled");
