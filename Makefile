@@ -79,7 +79,6 @@ $(B)/tests/unit/test_%: $(B)/tests/unit/test_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
 TRAIN_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out core/cli/main.c core/cli/chat.c,$(CLI_SRC)))
 $(B)/tests/unit/test_train_%: $(B)/tests/unit/test_train_%.o $(TRAIN_OBJ) $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
-$(B)/tests/bench/peak.o: ALLCFLAGS += -march=native -ffp-contract=fast
 $(B)/tests/bench/train: $(B)/tests/bench/train.o $(B)/tests/bench/peak.o $(TRAIN_OBJ) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -lpthread -lm $(LDLIBS)
 unit: $(UNIT)
@@ -141,7 +140,7 @@ $(B)/tests/bench/make-model: $(addprefix $(B)/tests/,bench/make_model.o unit/mak
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lm $(LDLIBS)
 $(B)/tests/bench/nothing: $(B)/tests/bench/nothing.o
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi $(LDLIBS)
-BENCH := $(addprefix $(B)/tests/bench/,bench make-model nothing)
+BENCH := $(addprefix $(B)/tests/bench/,bench make-model nothing train)
 bench: all $(BENCH) ## speed: a table, and the same as JSON in build/bench.json (some minutes)
 	@tests/bench/run.py --build $(B)
 bench-quick: all $(BENCH) ## the same in under a minute, fewer rows

@@ -137,6 +137,18 @@ def part_linear(b):
                 b.add(name, dtype, "linear", rows, at=0)
 
 
+def part_train(b):
+    for shape, block, vocab, document in (((16, 4, 1), 16, 27, 7), ((64, 4, 2), 256, 60, 256),
+                                          ((128, 4, 4), 256, 60, 256), ((256, 8, 8), 512, 60, 512)):
+        if b.quick and shape[0] == 256:
+            continue
+        command = ["taskset", "-c", str(b.cpu), str(b.bin / "train"), *map(str, (*shape, block, vocab, document))]
+        row = json.loads(subprocess.run(command, check=True, text=True, capture_output=True).stdout)
+        print(f"train   {row['shape']:20} one core, 8 documents of {document:3}: {row['tokens_per_s']:9,} tokens/s, "
+              f"{row['gflops']:.0f} GFLOP/s, {100 * row['share']:.0f} % of the FMA peak", flush=True)
+        b.rows.append({"row": "train", **row})
+
+
 def part_count(b):
     """Instructions of a token by callgrind: the figure that does not move with the weather. It knows
     AVX2 but not AVX-512, so it is that build which is counted, as the difference of two runs."""
@@ -230,7 +242,7 @@ def part_http(b):
 
 
 PARTS = {"peak": part_peak, "start": part_start, "decode": part_decode, "prefill": part_prefill,
-         "linear": part_linear, "count": part_count, "http": part_http}
+         "linear": part_linear, "train": part_train, "count": part_count, "http": part_http}
 
 
 def main():
