@@ -84,13 +84,13 @@ $(B)/tests/bench/train: $(B)/tests/bench/train.o $(B)/tests/bench/peak.o $(TRAIN
 unit: $(UNIT)
 
 # ---- running, installing --------------------------------------------------------------------
-export B PORT MODEL_DIR PREFIX SYSCONFDIR DESTDIR
+export B PORT PREFIX SYSCONFDIR DESTDIR
 deps:    ## install what is missing from Debian's archive (DEPS="..." instead of the list)
 	@conf/deps.sh $(DEPS)
 run:     ## build, then serve $(MODEL_DIR) through nginx on 127.0.0.1:$(PORT)
 	@conf/deps.sh $(DEPS)
 	@$(MAKE) --no-print-directory all
-	@exec conf/run.sh
+	@MODEL_DIR="$(MODEL_DIR)" exec conf/run.sh
 install: all ## DESTDIR= PREFIX=/usr/local SYSCONFDIR=/etc
 	@deploy/install.sh install
 uninstall: ## take away all but configuration and models

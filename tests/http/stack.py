@@ -96,7 +96,7 @@ class Service:
 
     def start(self):
         self.write_config()
-        env = {k: v for k, v in os.environ.items() if not k.startswith("MICROGPT_")}
+        env = {k: v for k, v in os.environ.items() if not k.startswith(("MICROGPT_", "MODEL_DIR"))}
         env.update(ASAN_OPTIONS=f"detect_leaks=1:log_path={self.dir}/asan:abort_on_error=0:exitcode=99",
                    UBSAN_OPTIONS=f"print_stacktrace=1:log_path={self.dir}/ubsan", **self.environment)
         with open(self.log_path, "ab") as log:
