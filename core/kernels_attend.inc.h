@@ -45,7 +45,7 @@ INLINE vec exp_neg(vec x) {
 
 /* All ones in the lanes below n. */
 INLINE ivec mask_below(int piece, int n) {
-    ivec at;
+    ivec at = {0};
     for (int i = 0; i < VEC; i++) at[i] = piece * VEC + i;
     return at < n;
 }

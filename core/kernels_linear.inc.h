@@ -167,14 +167,24 @@ INLINE void multiply(enum mg_dtype type, struct product p, int outs, int rows) {
         rows_alone(type, p, rows, 1, (struct ahead){0, 0});
 }
 
+/* Many rows: as many at a time as stay in the first-level cache while all of w passes by.
+ */
+INLINE void multiply_blocks(enum mg_dtype type, struct product p, int outs, int rows) {
+    enum { NEAR = 28 << 10, LEAST = 16 };
+    int step = (int)(NEAR / sizeof(float)) / p.k / TILE_ROWS * TILE_ROWS;
+    if (step < LEAST) step = rows; /* w would pass by too often */
+    for (int r = 0; r < rows; r += step, p = move_row(p, step))
+        multiply(type, p, outs, rows - r < step ? rows - r : step);
+}
+
 static void linear(const struct mg_matrix *w, int rows, const float *x, size_t ldx,
                    float *y, size_t ldy, enum mg_epilogue op) {
     struct product p = {
         w->data, (size_t)w->cols * mg_dtype_size(w->dtype), w->cols, x, ldx, y, ldy, op};
     if (w->dtype == MG_F32)
-        multiply(MG_F32, p, w->rows, rows);
+        multiply_blocks(MG_F32, p, w->rows, rows);
     else if (w->dtype == MG_F16)
-        multiply(MG_F16, p, w->rows, rows);
+        multiply_blocks(MG_F16, p, w->rows, rows);
     else
-        multiply(MG_BF16, p, w->rows, rows);
+        multiply_blocks(MG_BF16, p, w->rows, rows);
 }

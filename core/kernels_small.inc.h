@@ -13,8 +13,8 @@ static void rmsnorm(int n, const float *x, float *y) {
         struct lanes v = load_some(MG_F32, x + k, n - k);
         sum = lanes_fma(v, v, sum);
     }
-    const float mean = sum1(sum) / (float)n; /* Inf: too large for float, not to be
-                                                hidden */
+    const float mean = sum1(sum) / (float)n;
+    /* Inf: too large for float, which is not to be hidden */
     const float scale = mean <= FLT_MAX ? 1.0f / sqrtf(mean + 1e-5f) : NAN;
     for (k = 0; k + 16 <= n; k += 16) {
         struct lanes v = load(MG_F32, x + k);

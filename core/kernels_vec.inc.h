@@ -27,6 +27,7 @@
 typedef float vec __attribute__((vector_size(VEC_BYTES)));
 typedef int32_t ivec __attribute__((vector_size(VEC_BYTES)));
 typedef uint32_t uvec __attribute__((vector_size(VEC_BYTES)));
+typedef uint32_t uvec __attribute__((vector_size(VEC_BYTES)));
 typedef float vec_mem __attribute__((vector_size(VEC_BYTES), aligned(1), may_alias));
 typedef uint16_t half_vec __attribute__((vector_size(VEC_BYTES / 2)));
 typedef uint16_t half_mem
@@ -104,7 +105,8 @@ INLINE vec widen_f16(half_vec h) {
 #else
     ivec u = __builtin_convertvector(h, ivec), magnitude = u & 0x7fff;
     vec f = (vec)(magnitude << 13) * 0x1p112f; /* moves the exponent's bias */
-    return (vec)((ivec)f | ((magnitude >= 0x7c00) & 0x7f800000) | (u & 0x8000) << 16);
+    return (vec)((ivec)f | ((magnitude >= 0x7c00) & 0x7f800000) |
+                 (ivec)(((uvec)u & 0x8000) << 16));
 #endif
 }
 

@@ -9,8 +9,7 @@
 float *floats(size_t n) {
     const size_t bytes = (n * sizeof(float) + 63) / 64 * 64;
     float *p = aligned_alloc(64, bytes);
-    if (!p)
-        abort();
+    if (!p) abort();
     memset(p, 0, bytes);
     return p;
 }
