@@ -23,8 +23,7 @@ INLINE struct heads heads_of(const struct mg_kv_shape *kv) {
     return (struct heads){kv->n_head, kv->head_dim, line, block, block * kv_blocks(kv)};
 }
 
-/* ---- softmax
- * ------------------------------------------------------------------------------ */
+/* ---- softmax ------------------------------------------------------------------ */
 
 /* exp(x) for x <= 0, below 1.5 ulp; NaN stays NaN. Under -87 it stays at exp(-87). */
 INLINE vec exp_neg(vec x) {
@@ -81,8 +80,7 @@ INLINE void softmax(float *s, int n, float scale) {
     }
 }
 
-/* ---- scores
- * ------------------------------------------------------------------------------- */
+/* ---- scores ------------------------------------------------------------------- */
 
 /* Elements in a chain: a softmax lays the absolute error of large scores open, and short
  * chains err half as much as one over the whole head. It costs no time. */
@@ -115,10 +113,8 @@ INLINE void score_tile(enum mg_dtype type, int rows, int blocks, const struct he
 }
 
 #if VEC_BYTES == 64
-enum {
-    SCORE_ONE = 8,
-    SCORE_FEW = 4
-}; /* blocks in a tile of one row, of a group of rows */
+/* Blocks in a tile of one row, and in one of a group of rows. */
+enum { SCORE_ONE = 8, SCORE_FEW = 4 };
 #else
 enum { SCORE_ONE = 4, SCORE_FEW = 1 };
 #endif
@@ -134,8 +130,7 @@ INLINE void score_rows(enum mg_dtype type, int rows, const struct heads *hs, int
         score_tile(type, rows, 1, hs, k, q, ldq, s + 16 * b, lds);
 }
 
-/* ---- the mix of values
- * -------------------------------------------------------------------- */
+/* ---- the mix of values -------------------------------------------------------- */
 
 /* a[d] += share * v[d] for dims lines of values; n <= 16 of the positions count. */
 INLINE void mix_lines(enum mg_dtype type, int dims, const char *v, size_t line, int n,
@@ -180,12 +175,9 @@ INLINE void mix_tile(enum mg_dtype type, int rows, int dims, const struct heads 
         rows * dims < 4 ? sum1(a[i]) : s[i / 4][i % 4];
 }
 
+/* Elements of the head in a tile of one row, and in one of MIX_ROWS rows. */
 #if VEC_BYTES == 64
-enum {
-    MIX_ONE = 16,
-    MIX_FEW = 4,
-    MIX_ROWS = 4
-}; /* dims of a tile of one row, of MIX_ROWS rows */
+enum { MIX_ONE = 16, MIX_FEW = 4, MIX_ROWS = 4 };
 #else
 enum { MIX_ONE = 4, MIX_FEW = 2, MIX_ROWS = 2 };
 #endif
@@ -214,8 +206,7 @@ INLINE void mix_group(enum mg_dtype type, const struct heads *hs, const char *v,
                      p + (size_t)r * ldp, 0, o + (size_t)r * ldo + d, 0);
 }
 
-/* ---- attention
- * ---------------------------------------------------------------------------- */
+/* ---- attention ---------------------------------------------------------------- */
 
 /* One head of rows queries, 1 or GROUP of them in the same block. */
 INLINE void attend_head(enum mg_dtype type, int rows, const struct heads *hs,
@@ -309,8 +300,7 @@ static void attend(const struct mg_kv_shape *kv, const void *cache, int pos, int
         attend_typed(MG_F16, kv, cache, pos, rows, q, ldq, o, ldo, scratch);
 }
 
-/* ---- storing
- * ------------------------------------------------------------------------------ */
+/* ---- storing ------------------------------------------------------------------ */
 
 /* Scatter one row of one head into its block: element d goes to [d][at]. */
 INLINE void put_row(enum mg_kv type, char *block, int dim, int at, const float *x) {

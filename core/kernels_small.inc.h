@@ -63,8 +63,7 @@ static void embed(const struct mg_matrix *a, int row_a, const struct mg_matrix *
     }
 }
 
-/* ---- exp in double for the sampler
- * ----------------------------------------------------- */
+/* ---- exp in double for the sampler -------------------------------------------- */
 
 #define WIDE (VEC_BYTES / 8)
 typedef double wide __attribute__((vector_size(VEC_BYTES)));
@@ -118,8 +117,7 @@ static void weights(int n, const float *l, float max, double temperature, double
     }
 }
 
-/* ---- checks
- * ---------------------------------------------------------------------------- */
+/* ---- checks ------------------------------------------------------------------- */
 
 static int max_finite(int n, const float *l, float *max) {
     struct lanes top = lanes_set(-INFINITY);

@@ -188,8 +188,7 @@ INLINE float max1(struct lanes a) {
 #endif
 }
 
-/* ---- the tree: l[i] + l[i+8], then +4, +2, +1
- * ------------------------------------------ */
+/* ---- the tree: l[i] + l[i+8], then +4, +2, +1 --------------------------------- */
 
 /* The first two levels: four sums are left. */
 INLINE vec4 fold(struct lanes a) {

@@ -80,8 +80,7 @@ static void guarded_free(struct guarded *g) {
     munmap(g->map, g->size);
 }
 
-/* ---- linear
- * ------------------------------------------------------------------------------ */
+/* ---- linear ------------------------------------------------------------------- */
 
 enum { MAX_ROWS = 64 };
 
@@ -221,8 +220,7 @@ static void test_relu_keeps_nan(void **state) {
     }
 }
 
-/* ---- the other kernels
- * ------------------------------------------------------------------- */
+/* ---- the other kernels -------------------------------------------------------- */
 
 static void test_all_instruction_sets_agree(void **state) {
     (void)state;
@@ -384,8 +382,7 @@ static void test_find_nonfinite(void **state) {
     }
 }
 
-/* ---- attention
- * --------------------------------------------------------------------------- */
+/* ---- attention ---------------------------------------------------------------- */
 
 enum { T = 75, LD = 200 };
 
@@ -487,8 +484,7 @@ static void test_attention_hands_nan_on(void **state) {
     }
 }
 
-/* ---- BLIS
- * -------------------------------------------------------------------------------- */
+/* ---- BLIS --------------------------------------------------------------------- */
 
 static void test_blis_rows_do_not_matter(void **state) {
     (void)state;
