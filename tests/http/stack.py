@@ -158,7 +158,8 @@ class Service:
         except BaseException:
             if self.process:
                 for pid in (*children(self.process.pid), self.process.pid):
-                    os.kill(pid, signal.SIGKILL)
+                    if is_alive(pid):
+                        os.kill(pid, signal.SIGKILL)
                 self.process.wait()
             raise
 
