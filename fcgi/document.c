@@ -178,8 +178,8 @@ static json_t *load(const char *text, size_t len, json_error_t *error) {
     return json_loadb(text, len, JSON_DECODE_ANY | JSON_ALLOW_NUL, error);
 }
 
-/* One line of ASCII: what the parser quotes of the body may hold a newline, or end within a
- * character. */
+/* One line of ASCII: what the parser quotes of the body may hold a newline, or end within
+ * a character. */
 static void write_error(struct document *d, const json_error_t *e) {
     size_t size = sizeof d->error;
     size_t n =

@@ -20,7 +20,8 @@
 enum {
     KV_DEFAULT_BYTES = 256 << 20, /* of KV cache decide the default number of lanes */
     MAX_DEFAULT_LANES = 64,
-    STREAM_OWED = 128 << 10, /* what a stream may hold back for a slow client (deliver.c) */
+    STREAM_OWED = 128 << 10, /* what a stream may hold back for a slow client
+                                (deliver.c) */
     EXTRA_CONNS = 32, /* connections beside those of requests and the parked: errors,
                          health, pages */
 };

@@ -136,13 +136,15 @@ static int64_t wait_ms(const struct worker *w) {
 
 /* ---- what happened ----------------------------------------------------------------- */
 
-/* One connection, so that they spread over the workers. When every lane here is taken and no idle
- * worker took those that wait within FULL_ACCEPT_NS, a few: among them may be a question for
- * health; not all, since refusing a crowd that asks again at once would cost the lanes their time. */
+/* One connection, so that they spread over the workers. When every lane here is taken and
+ * no idle worker took those that wait within FULL_ACCEPT_NS, a few: among them may be a
+ * question for health; not all, since refusing a crowd that asks again at once would cost
+ * the lanes their time. */
 static void accept_from(struct worker *w, int fd) {
     struct server *s = &w->server;
     struct conn *c;
-    int full = s->requests.n_busy == s->requests.n_lanes, most = full ? FULL_ACCEPTS : 1, rc;
+    int full = s->requests.n_busy == s->requests.n_lanes;
+    int most = full ? FULL_ACCEPTS : 1, rc;
     do rc = conn_accept(s->pool, fd, s->now_ns, &c);
     while (rc == 1 && --most > 0 && !conn_full(s->pool));
     if (rc < 0) {
