@@ -22,11 +22,12 @@ static void reply_samples(struct server *s, struct request *r) {
     struct reply reply = serve_reply(s, r->conn, 1);
     json_t *samples = json_array();
     for (int i = 0; i < r->api.n_samples; i++)
-        json_array_append_new(samples, json_stringn_nocheck(r->text + r->sample[i].at,
-                                                            r->sample[i].len));
+        json_array_append_new(
+            samples, json_stringn_nocheck(r->text + r->sample[i].at, r->sample[i].len));
     int complete = json_array_size(samples) == (size_t)r->api.n_samples;
     json_t *root = complete ? json_pack("{s:o}", "samples", samples) : NULL;
-    serve_done(s, r, reply_json(&reply, 200, "", root), finish_name(r->finish));
+    serve_account(s, r, root ? 200 : 500, finish_name(r->finish));
+    reply_json(&reply, 200, "", root);
 }
 
 static void reply_message(struct server *s, struct request *r) {
@@ -40,7 +41,8 @@ static void reply_message(struct server *s, struct request *r) {
     json_t *root = json_pack("{s:s, s:s%, s:I}", "role", "assistant", "content",
                              r->text + r->sample[0].at, r->sample[0].len,
                              "tokens_dropped", (json_int_t)r->api.dropped);
-    serve_done(s, r, reply_json(&reply, 200, header, root), finish_name(r->finish));
+    serve_account(s, r, root ? 200 : 500, finish_name(r->finish));
+    reply_json(&reply, 200, header, root);
 }
 
 static void keep_sample(struct request *r, int sample, const struct mg_output *out) {
@@ -94,13 +96,14 @@ static void stream_lane(const struct server *s, struct lane *lane,
 static void finish_request(struct server *s, struct request *r) {
     if (r->api.stream) {
         struct reply reply = serve_reply(s, r->conn, 1);
+        serve_account(s, r, 200, finish_name(r->finish));
         reply_stream_end(&reply, 1);
-        serve_done(s, r, 200, finish_name(r->finish));
     } else if (r->api.kind == MG_CHAT) {
         reply_message(s, r);
     } else {
         reply_samples(s, r);
     }
+    request_close(&s->requests, r);
 }
 
 static void finish_lane(struct server *s, int i, const struct mg_output *out) {

@@ -67,13 +67,13 @@ static char *render(json_t *root, size_t before, size_t after, size_t *len) {
     return *len == n ? text : NULL;
 }
 
-int reply_json(const struct reply *r, int status, const char *header, json_t *root) {
+void reply_json(const struct reply *r, int status, const char *header, json_t *root) {
     size_t len;
     char *text = render(root, HEAD_MAX, 0, &len);
     if (!text) {
         static const char failed[] = "{\"error\":\"internal error\"}";
         reply_bytes(r, 500, "application/json", "", failed, sizeof failed - 1);
-        return 500;
+        return;
     }
     char head[HEAD_MAX];
     size_t n = write_head(head, r, status, "application/json", header, len);
@@ -81,7 +81,6 @@ int reply_json(const struct reply *r, int status, const char *header, json_t *ro
     memcpy(start, head, n);
     conn_end(r->conn, start, r->head ? n : n + len, r->keep, r->now_ns);
     document_reset();
-    return status;
 }
 
 void reply_error(const struct reply *r, int status, const char *header,

@@ -20,8 +20,8 @@ struct reply {
 /* A complete answer; header: further header lines ending in CRLF, or "". */
 void reply_bytes(const struct reply *, int status, const char *type, const char *header,
                  const char *body, size_t len);
-/* root may be NULL (no memory): 500. Takes the status back that was sent. */
-int reply_json(const struct reply *, int status, const char *header, json_t *root);
+/* root may be NULL (no memory): 500. */
+void reply_json(const struct reply *, int status, const char *header, json_t *root);
 void reply_error(const struct reply *, int status, const char *header, const char *text);
 
 /* Event streams: the head goes out with the first event. -1: the client is gone. */

@@ -24,7 +24,8 @@ static void log_and_count(struct server *s, const struct log_request *line,
     s->n_served++;
 }
 
-void serve_done(struct server *s, struct request *r, int status, const char *reason) {
+void serve_account(struct server *s, const struct request *r, int status,
+                   const char *reason) {
     int64_t now = clock_ns(), lane = r->lane_ns ? r->lane_ns : now;
     int64_t first = r->first_ns ? r->first_ns : now;
     struct log_request line = {
@@ -42,12 +43,11 @@ void serve_done(struct server *s, struct request *r, int status, const char *rea
     };
     log_and_count(s, &line, r->endpoint);
     metrics_tokens(r->prompt_tokens, r->output_tokens);
-    request_close(&s->requests, r);
 }
 
-/* An answer that never was a request in a slot. conn_end may have closed c already. */
-static void done_at_once(struct server *s, const char *id, enum endpoint ep,
-                         int64_t start_ns, int status) {
+/* The same for an answer that needs no slot. */
+static void account_at_once(struct server *s, const char *id, enum endpoint ep,
+                            int64_t start_ns, int status) {
     struct log_request line = {
         .id = id,
         .endpoint = endpoint_names[ep],
@@ -60,31 +60,32 @@ static void done_at_once(struct server *s, const char *id, enum endpoint ep,
 
 /* ---- answers without a body to read ------------------------------------------------ */
 
-static int reply_text(struct server *s, const struct reply *reply, const char *type,
-                      char *(*render)(size_t *)) {
-    size_t len = 0;
-    char *text = render(&len);
-    if (!text) {
-        log_error("no memory for the text of an operator's page");
-        reply_error(reply, 500, "", "internal error");
-        return 500;
-    }
-    reply_bytes(reply, 200, type, "", text, len);
-    free(text);
-    (void)s;
-    return 200;
-}
-
-static int answer_page(struct server *s, struct conn *c, const struct route *route) {
+/* Health, and the pages of operators. */
+static void answer_page(struct server *s, struct conn *c, const struct route *route,
+                        const char *id) {
     struct reply reply = serve_reply(s, c, 0);
+    const char *type = "text/plain";
+    char *text = NULL;
+    size_t len = 0;
     reply.head = route->head;
-    switch (route->endpoint) {
-    case EP_METRICS:
-        return reply_text(s, &reply, "text/plain; version=0.0.4; charset=utf-8",
-                          metrics_render);
-    case EP_STATUS: return reply_text(s, &reply, "application/json", metrics_status);
-    default: reply_bytes(&reply, 200, "text/plain", "", "Ok", 2); return 200;
+    if (route->endpoint == EP_METRICS) {
+        type = "text/plain; version=0.0.4; charset=utf-8";
+        text = metrics_render(&len);
+    } else if (route->endpoint == EP_STATUS) {
+        type = "application/json";
+        text = metrics_status(&len);
     }
+    int found = text || route->endpoint == EP_HEALTH;
+    account_at_once(s, id, route->endpoint, c->since_ns, found ? 200 : 500);
+    if (text) {
+        reply_bytes(&reply, 200, type, "", text, len);
+    } else if (found) {
+        reply_bytes(&reply, 200, type, "", "Ok", 2);
+    } else {
+        log_error("no memory for the text of an operator's page");
+        reply_error(&reply, 500, "", "internal error");
+    }
+    free(text);
 }
 
 /* ---- generate and chat ------------------------------------------------------------- */
@@ -126,8 +127,9 @@ static void refuse(struct server *s, struct request *r, const struct api_error *
                    const char *header, const char *reason) {
     struct reply reply = serve_reply(s, r->conn, 1);
     document_reset();
+    serve_account(s, r, err->status, reason);
     reply_error(&reply, err->status, header, err->text);
-    serve_done(s, r, err->status, reason);
+    request_close(&s->requests, r);
 }
 
 static void take_request(struct server *s, struct conn *c, const struct route *route,
@@ -160,21 +162,18 @@ static void take_request(struct server *s, struct conn *c, const struct route *r
 
 void serve_request(struct server *s, struct conn *c) {
     struct route route = route_request(c);
-    int64_t start = c->since_ns;
     char id[64];
-    int status = route.status;
     snprintf(id, sizeof id, "%s", conn_param(c, "REQUEST_ID"));
-    if (status) {
+    if (route.status) {
         struct reply reply = serve_reply(s, c, route.post);
         reply.head = strcmp(conn_param(c, "REQUEST_METHOD"), "HEAD") == 0;
-        reply_error(&reply, status, route.header, route.error);
+        account_at_once(s, id, route.endpoint, c->since_ns, route.status);
+        reply_error(&reply, route.status, route.header, route.error);
     } else if (route.post) {
         take_request(s, c, &route, id);
-        return;
     } else {
-        status = answer_page(s, c, &route);
+        answer_page(s, c, &route, id);
     }
-    done_at_once(s, id, route.endpoint, start, status);
 }
 
 /* ---- ends before the end ----------------------------------------------------------- */
@@ -184,20 +183,22 @@ void serve_cancel(struct server *s, struct conn *c, const char *reason) {
     conn_close(c);
     if (!r) return;
     metrics_cancelled();
-    serve_done(s, r, 499, reason);
+    serve_account(s, r, 499, reason);
+    request_close(&s->requests, r);
 }
 
 void serve_fail(struct server *s, struct request *r, int status, const char *text,
                 const char *reason) {
     struct reply reply = serve_reply(s, r->conn, 1);
     document_reset();
+    serve_account(s, r, status, reason);
     if (r->begun) {
         reply_event(&reply, json_pack("{s:s}", "error", text));
         reply_stream_end(&reply, 0);
     } else {
         reply_error(&reply, status, "", text);
     }
-    serve_done(s, r, status, reason);
+    request_close(&s->requests, r);
 }
 
 void serve_expire(struct server *s) {

@@ -32,11 +32,12 @@ int serve_step(struct server *);
 
 /* ---- between serve.c and deliver.c ---- */
 struct reply serve_reply(const struct server *, struct conn *, int no_store);
-/* The request was answered with status: count it, log it, free it. */
-void serve_done(struct server *, struct request *, int status, const char *reason);
+/* The request ends with this status: count it and log it. Before its last bytes go out, so
+ * that a client that has its answer finds it counted. */
+void serve_account(struct server *, const struct request *, int status,
+                   const char *reason);
 /* Answer a request that may have begun to stream with an error. */
 void serve_fail(struct server *, struct request *, int status, const char *text,
                 const char *reason);
-
 
 #endif

@@ -20,8 +20,7 @@
 enum {
     KV_DEFAULT_BYTES = 256 << 20, /* of KV cache decide the default number of lanes */
     MAX_DEFAULT_LANES = 64,
-    STREAM_OWED = 128 << 10, /* what a stream may hold back for a slow client
-                                (deliver.c) */
+    STREAM_OWED = 128 << 10, /* a stream may hold back so much for a slow client */
     EXTRA_CONNS = 32, /* connections beside those of requests and the parked: errors,
                          health, pages */
 };
@@ -59,14 +58,13 @@ static int count_lanes(const struct server *s) {
     return n < 1 ? 1 : n > MAX_DEFAULT_LANES ? MAX_DEFAULT_LANES : (int)n;
 }
 
-static struct mg_batch_options batch_options(const struct server *s) {
-    return (struct mg_batch_options){.lanes = count_lanes(s),
-                                     .chunk = s->config->chunk,
-                                     .kv = (enum mg_kv)s->config->kv};
+static struct mg_batch_options batch_options(const struct server *s, int lanes) {
+    return (struct mg_batch_options){
+        .lanes = lanes, .chunk = s->config->chunk, .kv = (enum mg_kv)s->config->kv};
 }
 
-static int count_conns(const struct server *s) {
-    return count_lanes(s) + s->config->queue + s->config->parked + EXTRA_CONNS;
+static int count_conns(const struct server *s, int lanes) {
+    return lanes + s->config->queue + s->config->parked + EXTRA_CONNS;
 }
 
 /* Bytes of arena for the largest reply: its texts, its tree, and both rendered with
@@ -76,13 +74,13 @@ static size_t reply_room(const struct mg_model_info *m) {
     return 8 * text + (64 << 10);
 }
 
-static struct memory count_memory(const struct server *s) {
+static struct memory count_memory(const struct server *s, int lanes) {
     const struct mg_model_info *m = mg_model_info(s->model);
-    struct mg_batch_options o = batch_options(s);
+    struct mg_batch_options o = batch_options(s, lanes);
     struct memory n = {
         .batch = mg_batch_bytes(s->model, &o),
         .requests = requests_bytes(m, o.lanes, s->config->queue),
-        .conns = conn_pool_bytes(count_conns(s), s->config->max_body) +
+        .conns = conn_pool_bytes(count_conns(s, lanes), s->config->max_body) +
                  (size_t)o.lanes * STREAM_OWED,
         .body = s->config->max_body,
         .json = s->config->max_json + reply_room(m),
@@ -93,30 +91,28 @@ static struct memory count_memory(const struct server *s) {
 
 /* The process must be allowed the memory that was configured. */
 static int check_limit(const struct server *s, char *text, size_t size) {
-    size_t limit = (size_t)memory_limit_bytes(), need = count_memory(s).total;
-    size_t lane = mg_lane_bytes(s->model, (enum mg_kv)s->config->kv);
-    size_t workers = (size_t)s->config->workers;
+    size_t limit = (size_t)memory_limit_bytes(), workers = (size_t)s->config->workers;
+    int lanes = count_lanes(s), fit = lanes;
+    size_t need = count_memory(s, lanes).total;
     if (need <= limit && need > limit / workers)
         log_warn("%zu workers may need %zu MiB each but the memory limit is %zu MiB",
                  workers, need >> 20, limit >> 20);
-    if (need <= limit) return 0;
-    size_t lanes = (size_t)count_lanes(s),
-           over = (need - limit + lane - 1) / (lane ? lane : 1);
-    if (over < lanes)
-        return fail(
-            text, size, EXIT_CONFIG,
-            "a worker may need %zu MiB but the memory limit is %zu MiB: set lanes = %zu, "
-            "or raise the limit",
-            need >> 20, limit >> 20, lanes - over);
+    while (fit > 0 && count_memory(s, fit).total > limit) fit--;
+    if (fit == lanes) return 0;
+    if (fit > 0)
+        return fail(text, size, EXIT_CONFIG,
+                    "a worker may need %zu MiB but the memory limit is %zu MiB: set "
+                    "lanes = %d, or raise the limit",
+                    need >> 20, limit >> 20, fit);
     return fail(
         text, size, EXIT_CONFIG,
         "a worker may need %zu MiB with one lane but the memory limit is %zu MiB: "
         "raise the limit",
-        (need - (lanes - 1) * lane) >> 20, limit >> 20);
+        count_memory(s, 1).total >> 20, limit >> 20);
 }
 
 static int reserve(struct server *s, char *text, size_t size) {
-    struct mg_batch_options o = batch_options(s);
+    struct mg_batch_options o = batch_options(s, count_lanes(s));
     const struct mg_model_info *m = mg_model_info(s->model);
     struct mg_error err = {0};
     s->batch = mg_batch_new(s->model, &o, &err);
@@ -124,13 +120,13 @@ static int reserve(struct server *s, char *text, size_t size) {
     s->body = mmap(NULL, s->config->max_body + 1, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (s->body == MAP_FAILED) s->body = NULL;
-    s->pool = conn_pool_new(count_conns(s), s->config->max_body);
+    s->pool = conn_pool_new(count_conns(s, o.lanes), s->config->max_body);
     if (!s->body || !s->pool ||
         requests_init(&s->requests, s->batch, m, o.lanes, s->config->queue) < 0 ||
         document_init(s->config->max_json, reply_room(m)) < 0)
         return fail(text, size, EXIT_SYSTEM,
                     "out of memory: %zu MiB are needed: lower lanes",
-                    count_memory(s).total >> 20);
+                    count_memory(s, o.lanes).total >> 20);
     return 0;
 }
 
@@ -178,7 +174,7 @@ void startup_close(struct server *s) {
 
 void startup_describe(const struct server *s, char *text, size_t size) {
     const struct mg_model_info *m = mg_model_info(s->model);
-    struct memory n = count_memory(s);
+    struct memory n = count_memory(s, s->requests.n_lanes);
     char name[256], digest[17];
     startup_identity(s, name, sizeof name, digest);
     snprintf(

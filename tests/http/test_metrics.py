@@ -143,11 +143,17 @@ def test_shed_is_counted():
             stream.close()
 
 
+def request_lines(s):
+    """The lines of requests other than health, which the harness asks. They are written once a turn."""
+    lines = s.service.log().splitlines()
+    return [line for line in lines if "msg=request" in line and "endpoint=health" not in line]
+
+
 def test_log_line_of_every_request():
     """One line per request with the id that the client saw."""
     with stack.Stack(stack.model(**conftest.CHAT_MODEL), workers=1) as s:
         replies = [chat(s.port, "hello"), chat(s.port, {}), ask(s.port, "POST", GENERATE, {"max_tokens": 3})]
-        lines = [line for line in s.service.log().splitlines() if "msg=request" in line]
+        lines = lib.eventually(lambda: (found := request_lines(s)) and len(found) >= 3 and found)
         for reply, endpoint, reason in zip(replies, ("chat", "chat", "generate"), ("reason=", "reason=refused", "reason=")):
             line, = [x for x in lines if f"id={reply.get('X-Request-Id')}" in x]
             assert f"endpoint={endpoint} status={reply.status} " in line
