@@ -4,10 +4,12 @@
 
 FOLDER holds chat/ and names/. chat: six canonical questions and twenty paraphrases that the
 corpus does not hold, each with the seeds 1 to 50 at temperature 0.5. A reply must be made of
-words that the corpus's assistant uses, of whole sentences, and be an answer of its topic.
+words that the corpus's assistant uses, of whole sentences, and be an answer of its topic. The
+questions of unseen.txt are asked too and counted, and so are talks of eight turns, without a bound.
 names: 200 samples. Prints counts and the worst replies; exit status 1 when a bound is missed.
 """
 import json
+import random
 import re
 import subprocess
 import sys
@@ -20,6 +22,7 @@ import make_corpus  # noqa: E402
 
 SEEDS = range(1, 51)
 TEMPERATURE = "0.5"
+TALKS, TURNS = 60, 8
 CANONICAL = [("greet", "hello"), ("who", "who are you?"), ("can", "what can you do?"),
              ("how", "how are you?"), ("thanks", "thanks"), ("bye", "bye")]
 NEEDED = {"spelled": 0.99, "whole": 0.99, "on topic": 0.95}  # share of all replies
@@ -28,9 +31,9 @@ VOWELS = "aeiouy"
 CLUSTERS = re.compile(r"chr|thr|phr|sch|str|ntr|rtr|ndr|ngsl|nnfr")
 
 
-def ask(program, models, seed, prompts):
-    """The reply to each prompt, alone in its conversation."""
-    script = "".join(prompt + "\n/clear\n" for prompt in prompts)
+def ask(program, models, seed, prompts, after="/clear\n"):
+    """The reply to each prompt; alone in its conversation unless nothing is said after it."""
+    script = "".join(prompt + "\n" + after for prompt in prompts)
     run = subprocess.run(
         [program, "chat", "--model", str(models / "chat"), "--temperature", TEMPERATURE,
          "--seed", str(seed)], input=script, capture_output=True, text=True, check=True)
@@ -53,10 +56,38 @@ def judge(reply, topic, topics, words):
     }
 
 
+def count_unseen(program, models, topics, words):
+    """How the replies to unseen.txt do; that is what they are for, so there is no bound."""
+    questions = make_corpus.read_questions("unseen.txt")
+    total = Counter()
+    for seed in SEEDS:
+        for (topic, _), reply in zip(questions, ask(program, models, seed, [q for _, q in questions])):
+            kept = judge(reply, topic, topics, words)
+            total.update(k for k in kept if kept[k])
+    print(f"unseen: {len(questions)} questions, the same seeds: "
+          + ", ".join(f"{k} {total[k]}" for k in kept) + f" of {len(questions) * len(SEEDS)}")
+
+
+def count_talks(program, models, topics, words):
+    """Sixty talks of eight new messages from all topics, by what the corpus gives weight to."""
+    lists, rng, right = make_corpus.read_topics()[1], random.Random(777), Counter()
+    names, weights = list(topics), [t.weight for t in topics.values()]
+    for seed in range(1, TALKS + 1):
+        about = rng.choices(names, weights, k=TURNS)
+        said = [make_corpus.say(topics[name], lists, rng, set()) for name in about]
+        for turn, (name, reply) in enumerate(zip(about, ask(program, models, seed, said, ""))):
+            kept = judge(reply, name, topics, words)
+            right[turn] += kept["spelled"] and kept["whole"]
+            right["on topic"] += kept["on topic"]
+    print(f"talks: {TALKS} of {TURNS} turns; spelled and whole, by turn: "
+          + " ".join(str(right[turn]) for turn in range(TURNS))
+          + f"; on topic {right['on topic']} of {TALKS * TURNS}")
+
+
 def check_chat(program, models):
     topics, _ = make_corpus.read_topics()
     words = {w for t in topics.values() for a in t.answers for w in split_words(a)}
-    questions = CANONICAL + make_corpus.read_paraphrases()
+    questions = CANONICAL + make_corpus.read_questions("paraphrases.txt")
     asked = [question for _, question in questions]
     replies = {seed: ask(program, models, seed, asked) for seed in SEEDS}
     total, each, faults = Counter(), defaultdict(Counter), []
@@ -83,6 +114,8 @@ def check_chat(program, models):
     print("three seeds of each:")
     for i, (_, question) in enumerate(questions):
         print(f"  {question}: " + " | ".join(replies[seed][i] for seed in (1, 2, 3)))
+    count_unseen(program, models, topics, words)
+    count_talks(program, models, topics, words)
     return all(total[k] >= share * n for k, share in NEEDED.items())
 
 

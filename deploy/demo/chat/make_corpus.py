@@ -16,7 +16,7 @@ HERE = Path(__file__).resolve().parent
 SEED = 1
 CONTEXT = 256          # block_size of the model: a conversation is one document
 MAX_USER = 60          # characters of a user's message
-MAX_BYTES = 1_480_000  # of corpus.jsonl
+MAX_BYTES = 6_000_000  # of corpus.jsonl
 
 QUESTION = re.compile(
     r"(who|what|whom|whats|hows|which|how|where|when|why|is|are|r|do|does|did|can|could|will|"
@@ -132,7 +132,7 @@ def plain(text):
 
 
 def say(topic, lists, rng, taboo):
-    """A message of a user on a topic, never one of the paraphrases kept for the check."""
+    """A message of a user on a topic, never one of those kept for the check."""
     while True:
         text = expand(rng.choices(topic.phrases, topic.spread)[0], lists, rng)
         if topic.name != "gibberish":
@@ -151,10 +151,10 @@ def cost(messages):
 
 
 def converse(topics, lists, rng, taboo):
-    """One conversation of up to four turns that fits the context."""
+    """One conversation of up to five turns that fits the context."""
     names = list(topics)
     weights = [topics[n].weight for n in names]
-    turns = rng.choices([1, 2, 3, 4, 5], [36, 22, 20, 18, 4])[0]
+    turns = rng.choices([1, 2, 3, 4, 5], [36, 18, 18, 20, 8])[0]
     messages = []
     for turn in range(turns):
         name = rng.choices(names, weights)[0]
@@ -167,23 +167,23 @@ def converse(topics, lists, rng, taboo):
         if cost(messages + pair) > CONTEXT:
             break
         messages += pair
-    if len(messages) > 2 and rng.random() < 0.08:
+    if len(messages) > 2 and rng.random() < 0.12:
         messages = messages[1:]  # as after early history was dropped
     return messages
 
 
-def read_paraphrases(path=HERE / "paraphrases.txt"):
-    """[(topic, message)]"""
-    lines = path.read_text(encoding="ascii").splitlines()
+def read_questions(name):
+    """paraphrases.txt or unseen.txt -> [(topic, message)]"""
+    lines = (HERE / name).read_text(encoding="ascii").splitlines()
     return [tuple(line.split("\t")) for line in lines if line and not line.startswith("#")]
 
 
 def make_corpus():
     rng = random.Random(SEED)
     topics, lists = read_topics()
-    paraphrases = read_paraphrases()
-    taboo = {plain(text) for _, text in paraphrases}
-    assert len(taboo) == 20 and {t for t, _ in paraphrases} <= set(topics)
+    kept_out = read_questions("paraphrases.txt") + read_questions("unseen.txt")
+    taboo = {plain(text) for _, text in kept_out}
+    assert len(taboo) == 61 and {t for t, _ in kept_out} <= set(topics)
     for topic in topics.values():
         for answer in topic.answers:
             assert len(answer) <= 90 and answer[-1] in ".!?" and answer[0].isupper(), answer
