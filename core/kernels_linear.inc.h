@@ -90,6 +90,8 @@ INLINE void tile(enum mg_dtype type, const struct product *p, int rows, int outs
     tile_finish(p, a, rows, outs);
 }
 
+enum { FAR = 8192 }; /* bytes that weights are fetched ahead of use, at least */
+
 /* Tiles for three rows of x and more: registers decide. */
 #if VEC_BYTES == 64
 #define TILE_ROWS 4
@@ -113,23 +115,22 @@ INLINE struct product move_row(struct product p, int rows) {
 }
 
 /* TILE_OUTS rows of w times all rows of x. The weights come from memory once: the first
- * tiles fetch the next TILE_OUTS rows while they compute. */
-INLINE void stripe(enum mg_dtype type, struct product p, int rows) {
+ * tiles fetch, row by row, the stripe that lies so many bytes away while they compute. */
+INLINE void stripe(enum mg_dtype type, struct product p, int rows, ptrdiff_t away) {
     const struct ahead none = {0, 0};
     const int whole = rows / TILE_ROWS, rest = rows % TILE_ROWS;
     for (int i = 0; i < whole; i++, p = move_row(p, TILE_ROWS)) {
         if (whole >= TILE_OUTS && i < TILE_OUTS) {
-            struct ahead next = {(ptrdiff_t)(TILE_OUTS * p.stride + (size_t)i * p.stride),
-                                 1};
+            struct ahead next = {away + i * (ptrdiff_t)p.stride, 1};
             tile(type, &p, TILE_ROWS, TILE_OUTS, next);
         } else if (whole < TILE_OUTS && i == 0) {
-            struct ahead next = {(ptrdiff_t)(TILE_OUTS * p.stride), TILE_OUTS};
+            struct ahead next = {away, TILE_OUTS};
             tile(type, &p, TILE_ROWS, TILE_OUTS, next);
         } else {
             tile(type, &p, TILE_ROWS, TILE_OUTS, none);
         }
     }
-    struct ahead last = {(ptrdiff_t)(TILE_OUTS * p.stride), whole ? 0 : TILE_OUTS};
+    struct ahead last = {away, whole ? 0 : TILE_OUTS};
     if (rest == 3)
         tile(type, &p, 3, TILE_OUTS, last);
     else if (rest == 2)
@@ -151,17 +152,20 @@ INLINE void multiply(enum mg_dtype type, struct product p, int outs, int rows) {
             tile(type, &p, 1, 16, (struct ahead){2048, 16});
     if (rows == 1) {
         for (; o + 4 <= outs; o += 4, p = move_out(p, 4))
-            tile(type, &p, 1, 4, (struct ahead){8192, 4});
+            tile(type, &p, 1, 4, (struct ahead){FAR, 4});
     } else if (VEC_BYTES < 64 &&
                p.k <= 64) { /* four sums are reduced at the cost of one */
         for (; o + 4 <= outs; o += 4, p = move_out(p, 4))
             rows_alone(type, p, rows, 4, (struct ahead){0, 0});
     } else if (VEC_BYTES == 64 && rows == 2) {
         for (; o + 8 <= outs; o += 8, p = move_out(p, 8))
-            tile(type, &p, 2, 8, (struct ahead){8192, 8});
+            tile(type, &p, 2, 8, (struct ahead){FAR, 8});
     } else {
+        /* the next stripe would come too late where rows are short and few */
+        const ptrdiff_t size = TILE_OUTS * (ptrdiff_t)p.stride;
+        const ptrdiff_t away = (FAR + size - 1) / size * size;
         for (; o + TILE_OUTS <= outs; o += TILE_OUTS, p = move_out(p, TILE_OUTS))
-            stripe(type, p, rows);
+            stripe(type, p, rows, away);
     }
     for (; o < outs; o++, p = move_out(p, 1))
         rows_alone(type, p, rows, 1, (struct ahead){0, 0});

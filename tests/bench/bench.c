@@ -108,15 +108,16 @@ static void print_head(const struct bench *b, const char *row) {
            b->kv == MG_KV_F16 ? "f16" : "f32", b->model->ops->name);
 }
 
-/* Weights of a token's products, in elements. */
-static double weights_used(const struct mg_model *m) {
+/* Weights of a token's products, in elements; heads: how many tokens of one have logits. */
+static double weights_used(const struct mg_model *m, double heads) {
     const double d = m->info.n_embd;
-    return 12 * d * d * m->info.n_layer + d * m->info.vocab_size;
+    return 12 * d * d * m->info.n_layer + heads * d * m->info.vocab_size;
 }
 
 /* Operations of a token whose query sees so many positions. */
-static double flops(const struct mg_model *m, double positions) {
-    return 2 * weights_used(m) + 4.0 * m->info.n_embd * m->info.n_layer * positions;
+static double flops(const struct mg_model *m, double heads, double positions) {
+    return 2 * weights_used(m, heads) +
+           4.0 * m->info.n_embd * m->info.n_layer * positions;
 }
 
 /* Bytes of cache that such a query reads. */
@@ -146,8 +147,8 @@ static void bench_decode(char **a) {
     print_head(&b, "decode");
     printf(
         "\"batch\":%d,\"context\":\"%s\",\"per_s\":%.1f,\"flops\":%.0f,\"bytes\":%.0f}\n",
-        lanes, a[4], lanes * steps / t.second, flops(b.model, positions),
-        weights_used(b.model) * weight_size(b.model) / lanes +
+        lanes, a[4], lanes * steps / t.second, flops(b.model, 1, positions),
+        weights_used(b.model, 1) * weight_size(b.model) / lanes +
             cache_bytes(&b, positions));
 }
 
@@ -167,40 +168,49 @@ static void bench_prefill(char **a) {
     }
     print_head(&b, "prefill");
     printf("\"tokens\":%d,\"chunk\":%d,\"per_s\":%.1f,\"flops\":%.0f,\"bytes\":%.0f}\n",
-           tokens, chunk, tokens / t.second, flops(b.model, tokens / 2.0),
-           weights_used(b.model) * weight_size(b.model) / chunk);
+           tokens, chunk, tokens / t.second, flops(b.model, 1.0 / tokens, tokens / 2.0),
+           weights_used(b.model, 1.0 / tokens) * weight_size(b.model) / chunk);
 }
 
-static void multiply_all(const struct bench *b, int rows, const float *x, float *y,
-                         size_t ld) {
+/* Floats between rows of n, as forward.c has them: never a power of two. */
+static size_t padded(size_t n) {
+    return (n + 31) / 16 * 16;
+}
+
+/* All products of rows tokens; x and y: [rows][the widest]. */
+static void multiply_all(const struct bench *b, int rows, const float *x, float *y) {
     const struct mg_model *m = b->model;
+    const size_t d = padded((size_t)m->info.n_embd),
+                 hidden = padded(4 * (size_t)m->info.n_embd);
     for (int i = 0; i < m->info.n_layer; i++) {
         const struct mg_layer *l = &m->layer[i];
-        const struct mg_matrix *w[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->fc1, &l->fc2};
-        for (int j = 0; j < 6; j++) m->ops->linear(w[j], rows, x, ld, y, ld, MG_SET);
+        const struct mg_matrix *square[] = {&l->wq, &l->wk, &l->wv, &l->wo};
+        for (int j = 0; j < 4; j++) m->ops->linear(square[j], rows, x, d, y, d, MG_SET);
+        m->ops->linear(&l->fc1, rows, x, d, y, hidden, MG_RELU);
+        m->ops->linear(&l->fc2, rows, x, hidden, y, d, MG_SET);
     }
-    m->ops->linear(&m->lm_head, rows, x, ld, y, ld, MG_SET);
+    m->ops->linear(&m->lm_head, rows, x, d, y, padded((size_t)m->info.vocab_size),
+                   MG_SET);
 }
 
 static void bench_linear(char **a) {
     const int rows = atoi(a[2]);
     struct bench b = bench_new(a[0], "f32", a[1], 1, 1);
     const int d = b.model->info.n_embd, v = b.model->info.vocab_size;
-    const size_t ld = (size_t)((4 * d > v ? 4 * d : v) + 31) / 16 * 16;
-    float *x = aligned_alloc(64, (size_t)rows * ld * 4),
-          *y = aligned_alloc(64, (size_t)rows * ld * 4);
+    const size_t n = (size_t)rows * padded((size_t)(4 * d > v ? 4 * d : v));
+    float *x = aligned_alloc(64, n * 4), *y = aligned_alloc(64, n * 4);
     if (!x || !y) die("out of memory");
-    for (size_t i = 0; i < (size_t)rows * ld; i++) x[i] = (float)(i * 7 % 13) - 6;
+    for (size_t i = 0; i < n; i++) x[i] = (float)(i * 7 % 13) - 6;
     struct timing t = {0};
     while (timing_wants_more(&t)) {
         double start = now();
-        multiply_all(&b, rows, x, y, ld);
+        multiply_all(&b, rows, x, y);
         timing_add(&t, now() - start);
     }
     print_head(&b, "linear");
     printf("\"batch\":%d,\"per_s\":%.1f,\"flops\":%.0f,\"bytes\":%.0f}\n", rows,
-           rows / t.second, 2 * weights_used(b.model),
-           weights_used(b.model) * weight_size(b.model) / rows);
+           rows / t.second, 2 * weights_used(b.model, 1),
+           weights_used(b.model, 1) * weight_size(b.model) / rows);
 }
 
 static void bench_plain(char **a) {

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * make.c - writes a random checkpoint for the bench and prints its folder:
+ * make_model.c - writes a random checkpoint for the bench and prints its folder:
  *   make-model VOCAB N_EMBD N_HEAD N_LAYER BLOCK_SIZE f32|f16|bf16 [chat] */
 #include <stdio.h>
 #include <stdlib.h>
@@ -21,6 +21,7 @@ int main(int argc, char **argv) {
                            .n_layer = atoi(argv[4]),
                            .block_size = atoi(argv[5]),
                            .chat = argc > 7,
+                           .align = 64, /* as `microgpt export` and `train` write it */
                            .seed = 1};
     m.dtype = !strcmp(argv[6], "f16")    ? MAKE_F16
               : !strcmp(argv[6], "bf16") ? MAKE_BF16

@@ -125,6 +125,8 @@ static void write_weights(const struct make_model *m, const char *dir) {
         at += bytes;
     }
     fprintf(h, "}%*s", m->pad, "");
+    while (m->align && (8 + ftell(h)) % m->align != 0)
+        putc(' ', h);
     close_file(h);
 
     FILE *f = create_file(dir, "weights.safetensors");

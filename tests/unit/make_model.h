@@ -19,6 +19,7 @@ struct make_model {
     double std;            /* 0: 0.08 */
     uint64_t seed;
     int pad;               /* spaces behind the header: 1 misaligns all data */
+    int align;             /* as many more as align the data to so many bytes */
     const uint32_t *chars; /* [vocab_size - specials], NULL: a-z, space, newline, then
                               others */
 };
