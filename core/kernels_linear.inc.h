@@ -2,8 +2,8 @@
  * kernels_linear.inc.h - y = W x for weights as they lie in the file, part of kernels.c.
  *
  * A tile computes a few rows of x times a few rows of W with one accumulator of sixteen
- * lanes for each sum, at most sixteen of them, so that they stay in registers. Which tile
- * computes a sum never changes its value: order and operands are the same in all. */
+ * lanes for each sum, at most twenty-four of them, so that they stay in registers. Which
+ * tile computes a sum never changes its value: order and operands are the same in all. */
 
 /* One call of linear, as the tiles see it. */
 struct product {
@@ -36,9 +36,33 @@ INLINE void finish4(float *y, vec4 s, enum mg_epilogue op) {
     *(vec4_mem *)y = s;
 }
 
-/* Reduce the rows * outs accumulators of a tile and hand them on. */
-INLINE void tile_finish(const struct product *p, struct lanes a[16], int rows, int outs) {
-    if (rows * outs == 16 || (outs == 4 && rows == 3)) {
+enum { SUMS = 24 }; /* of a tile, at most */
+
+/* Reduce the sums of rows of six and hand them on: four of a row, then the other two. */
+INLINE void tile_finish_six(const struct product *p, struct lanes a[SUMS], int rows) {
+    struct lanes fours[16], twos[8];
+    vec4 s[4];
+    UNROLL for (int i = 0; i < 4; i++) {
+        const int r = i < rows ? i : 0;
+        UNROLL for (int o = 0; o < 4; o++) fours[4 * i + o] = a[6 * r + o];
+        UNROLL for (int o = 0; o < 2; o++) twos[2 * i + o] = a[6 * r + 4 + o];
+    }
+    sum16(fours, s);
+    UNROLL for (int r = 0; r < rows; r++) finish4(p->y + (size_t)r * p->ldy, s[r], p->op);
+    UNROLL for (int i = 0; i < 2; i++) s[i] = sum4(twos + 4 * i);
+    UNROLL for (int r = 0; r < rows; r++) {
+        float *y = p->y + (size_t)r * p->ldy + 4;
+        UNROLL for (int o = 0; o < 2; o++) y[o] =
+            finish1(y[o], s[r / 2][r % 2 * 2 + o], p->op);
+    }
+}
+
+/* Reduce the rows * outs sums of a tile and hand them on. */
+INLINE void tile_finish(const struct product *p, struct lanes a[SUMS], int rows,
+                        int outs) {
+    if (outs == 6) {
+        tile_finish_six(p, a, rows);
+    } else if (rows * outs == 16 || (outs == 4 && rows == 3)) {
         vec4 s[4];
         sum16(a, s);
         UNROLL for (int i = 0; i < rows * outs / 4; i++)
@@ -55,13 +79,13 @@ INLINE void tile_finish(const struct product *p, struct lanes a[16], int rows, i
     }
 }
 
-/* rows of x times outs rows of w, rows * outs <= 16. */
+/* rows of x times outs rows of w, rows * outs <= SUMS. */
 INLINE void tile(enum mg_dtype type, const struct product *p, int rows, int outs,
                  struct ahead ahead) {
     const size_t size = type == MG_F32 ? 4 : 2;
-    struct lanes a[16], w[16];
+    struct lanes a[SUMS], w[16];
     int k = 0;
-    UNROLL for (int i = 0; i < 16; i++) a[i] = lanes_set(0);
+    UNROLL for (int i = 0; i < SUMS; i++) a[i] = lanes_set(0);
     for (; k + 16 <= p->k; k += 16) {
         const char *wk = p->w + (size_t)k * size;
         UNROLL for (int o = 0; o < outs; o++) {
@@ -90,7 +114,11 @@ INLINE void tile(enum mg_dtype type, const struct product *p, int rows, int outs
     tile_finish(p, a, rows, outs);
 }
 
-enum { FAR = 8192 }; /* bytes that weights are fetched ahead of use, at least */
+enum {
+    FAR = 8192,     /* bytes that weights are fetched ahead of use, at least */
+    NEAR = 7 << 10, /* floats of x that stay in the first-level cache */
+    LEAST = 16      /* rows of x for which w passes by once more, at least */
+};
 
 /* Tiles for three rows of x and more: registers decide. */
 #if VEC_BYTES == 64
@@ -114,29 +142,41 @@ INLINE struct product move_row(struct product p, int rows) {
     return p;
 }
 
-/* TILE_OUTS rows of w times all rows of x. The weights come from memory once: the first
- * tiles fetch, row by row, the stripe that lies so many bytes away while they compute. */
-INLINE void stripe(enum mg_dtype type, struct product p, int rows, ptrdiff_t away) {
+/* outs rows of w times all rows of x. The weights come from memory once: the first tiles
+ * fetch, row by row, the stripe that lies so many bytes away while they compute. */
+INLINE void stripe(enum mg_dtype type, struct product p, int rows, int outs,
+                   ptrdiff_t away) {
     const struct ahead none = {0, 0};
     const int whole = rows / TILE_ROWS, rest = rows % TILE_ROWS;
     for (int i = 0; i < whole; i++, p = move_row(p, TILE_ROWS)) {
-        if (whole >= TILE_OUTS && i < TILE_OUTS) {
-            struct ahead next = {away + i * (ptrdiff_t)p.stride, 1};
-            tile(type, &p, TILE_ROWS, TILE_OUTS, next);
-        } else if (whole < TILE_OUTS && i == 0) {
-            struct ahead next = {away, TILE_OUTS};
-            tile(type, &p, TILE_ROWS, TILE_OUTS, next);
-        } else {
-            tile(type, &p, TILE_ROWS, TILE_OUTS, none);
-        }
+        const ptrdiff_t skip = i * (ptrdiff_t)p.stride;
+        if (whole >= outs && i < outs)
+            tile(type, &p, TILE_ROWS, outs, (struct ahead){away + skip, 1});
+        else if (whole < outs && whole >= outs / 2 && i < outs / 2)
+            tile(type, &p, TILE_ROWS, outs, (struct ahead){away + 2 * skip, 2});
+        else if (whole < outs / 2 && i == 0)
+            tile(type, &p, TILE_ROWS, outs, (struct ahead){away, outs});
+        else
+            tile(type, &p, TILE_ROWS, outs, none);
     }
-    struct ahead last = {away, whole ? 0 : TILE_OUTS};
+    struct ahead last = {away, whole ? 0 : outs};
     if (rest == 3)
-        tile(type, &p, 3, TILE_OUTS, last);
+        tile(type, &p, 3, outs, last);
     else if (rest == 2)
-        tile(type, &p, 2, TILE_OUTS, last);
+        tile(type, &p, 2, outs, last);
     else if (rest == 1)
-        tile(type, &p, 1, TILE_OUTS, last);
+        tile(type, &p, 1, outs, last);
+}
+
+/* Stripes of so many outs while they last; the next one would come too late where rows of
+ * w are short and those of x few. */
+INLINE struct product stripes(enum mg_dtype type, struct product p, int rows, int outs,
+                              int width) {
+    const ptrdiff_t size = width * (ptrdiff_t)p.stride;
+    const ptrdiff_t away = (FAR + size - 1) / size * size;
+    for (int o = 0; o + width <= outs; o += width, p = move_out(p, width))
+        stripe(type, p, rows, width, away);
+    return p;
 }
 
 /* outs rows of w times the rows of x one after the other. */
@@ -161,11 +201,16 @@ INLINE void multiply(enum mg_dtype type, struct product p, int outs, int rows) {
         for (; o + 8 <= outs; o += 8, p = move_out(p, 8))
             tile(type, &p, 2, 8, (struct ahead){FAR, 8});
     } else {
-        /* the next stripe would come too late where rows are short and few */
-        const ptrdiff_t size = TILE_OUTS * (ptrdiff_t)p.stride;
-        const ptrdiff_t away = (FAR + size - 1) / size * size;
-        for (; o + TILE_OUTS <= outs; o += TILE_OUTS, p = move_out(p, TILE_OUTS))
-            stripe(type, p, rows, away);
+        /* where x comes from the second-level cache, whose bandwidth is the limit then, more
+         * outs are made of it each time it passes by */
+        const size_t six = 6 * p.stride;
+        if (VEC_BYTES == 64 && rows >= 2 * TILE_ROWS && p.k > NEAR / (2 * TILE_ROWS) &&
+            six <= NEAR * sizeof(float)) {
+            p = stripes(type, p, rows, outs, 6);
+            o = outs / 6 * 6;
+        }
+        p = stripes(type, p, rows, outs - o, TILE_OUTS);
+        o += (outs - o) / TILE_OUTS * TILE_OUTS;
     }
     for (; o < outs; o++, p = move_out(p, 1))
         rows_alone(type, p, rows, 1, (struct ahead){0, 0});
@@ -174,8 +219,7 @@ INLINE void multiply(enum mg_dtype type, struct product p, int outs, int rows) {
 /* Many rows: as many at a time as stay in the first-level cache while all of w passes by.
  */
 INLINE void multiply_blocks(enum mg_dtype type, struct product p, int outs, int rows) {
-    enum { NEAR = 28 << 10, LEAST = 16 };
-    int step = (int)(NEAR / sizeof(float)) / p.k / TILE_ROWS * TILE_ROWS;
+    int step = NEAR / p.k / TILE_ROWS * TILE_ROWS;
     if (step < LEAST) step = rows; /* w would pass by too often */
     for (int r = 0; r < rows; r += step, p = move_row(p, step))
         multiply(type, p, outs, rows - r < step ? rows - r : step);
