@@ -201,8 +201,8 @@ INLINE void multiply(enum mg_dtype type, struct product p, int outs, int rows) {
         for (; o + 8 <= outs; o += 8, p = move_out(p, 8))
             tile(type, &p, 2, 8, (struct ahead){FAR, 8});
     } else {
-        /* where x comes from the second-level cache, whose bandwidth is the limit then, more
-         * outs are made of it each time it passes by */
+        /* where x comes from the second-level cache, whose bandwidth is the limit then,
+         * more outs are made of it each time it passes by */
         const size_t six = 6 * p.stride;
         if (VEC_BYTES == 64 && rows >= 2 * TILE_ROWS && p.k > NEAR / (2 * TILE_ROWS) &&
             six <= NEAR * sizeof(float)) {

@@ -32,8 +32,8 @@ int serve_step(struct server *);
 
 /* ---- between serve.c and deliver.c ---- */
 struct reply serve_reply(const struct server *, struct conn *, int no_store);
-/* The request ends with this status: count it and log it. Before its last bytes go out, so
- * that a client that has its answer finds it counted. */
+/* The request ends with this status: count it and log it. Before its last bytes go out,
+ * so that a client that has its answer finds it counted. */
 void serve_account(struct server *, const struct request *, int status,
                    const char *reason);
 /* Answer a request that may have begun to stream with an error. */

@@ -108,7 +108,7 @@ static void print_head(const struct bench *b, const char *row) {
            b->kv == MG_KV_F16 ? "f16" : "f32", b->model->ops->name);
 }
 
-/* Weights of a token's products, in elements; heads: how many tokens of one have logits. */
+/* Weights of a token's products, in elements; heads: the share of tokens with logits. */
 static double weights_used(const struct mg_model *m, double heads) {
     const double d = m->info.n_embd;
     return 12 * d * d * m->info.n_layer + heads * d * m->info.vocab_size;
