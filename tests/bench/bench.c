@@ -8,6 +8,7 @@
  *   bench decode DIR KV ENGINE BATCH short|half
  *   bench prefill DIR KV ENGINE TOKENS CHUNK
  *   bench linear DIR ENGINE ROWS      the products of a token alone
+ *   bench kv DIR                      how far an f16 cache moves the logits
  *   bench plain DIR                   the plain double forward pass of the tests
  *   bench count DIR KV ENGINE BATCH STEPS   nothing but so many steps, for callgrind
  *
@@ -228,6 +229,29 @@ static void bench_plain(char **a) {
     oracle_close(o);
 }
 
+/* The whole context, token by token, with an f32 cache and with an f16 one. The tokens are
+ * drawn from the logits of the first, so that they are text the model would write. */
+static void bench_kv(char **a) {
+    struct bench exact = bench_new(a[0], "f32", NULL, 1, 1);
+    struct bench half = bench_new(a[0], "f16", NULL, 1, 1);
+    const struct mg_model_info *m = &exact.model->info;
+    double most = 0, sum = 0;
+    for (int pos = 0; pos < m->block_size; pos++) {
+        struct mg_span span = {0, pos, 1, exact.tokens, 1};
+        const float *l = mg_forward_run(exact.forward, &span, 1);
+        const float *other = mg_forward_run(half.forward, &span, 1);
+        for (int i = 0; i < m->vocab_size; i++) {
+            const double d = l[i] > other[i] ? l[i] - other[i] : other[i] - l[i];
+            most = d > most ? d : most;
+            sum += d;
+        }
+        exact.tokens[0] = mg_sampler_draw(&exact.sampler, exact.model->ops, l,
+                                          m->vocab_size, NULL, 0, exact.scratch);
+    }
+    printf("{\"row\":\"kv\",\"most\":%.4g,\"mean\":%.4g}\n", most,
+           sum / m->block_size / m->vocab_size);
+}
+
 static void bench_count(char **a) {
     struct bench b = bench_new(a[0], a[1], a[2], atoi(a[3]), atoi(a[3]));
     for (int pos = 0; pos < atoi(a[4]); pos++) step(&b, pos);
@@ -268,7 +292,7 @@ int main(int argc, char **argv) {
     } benches[] = {{"peak", 0, bench_peak},     {"open", 1, bench_open},
                    {"decode", 5, bench_decode}, {"prefill", 5, bench_prefill},
                    {"linear", 3, bench_linear}, {"plain", 1, bench_plain},
-                   {"count", 5, bench_count}};
+                   {"kv", 1, bench_kv},         {"count", 5, bench_count}};
     for (size_t i = 0; argc > 1 && i < sizeof benches / sizeof *benches; i++)
         if (!strcmp(argv[1], benches[i].name) && argc == benches[i].args + 2) {
             benches[i].run(argv + 2);

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench: measures, prints a table, and writes the same to build/bench.json.
 
-    tests/bench/run.py [--build build] [--quick] [--part peak|decode|prefill|linear|http|start|count]...
+    tests/bench/run.py [--build build] [--quick] [--part peak|start|decode|prefill|linear|kv|train|count|http]...
 
 Every row has its ratio to the plain double forward pass of the tests, to what bounds it (the time it takes at
 least to read its weights and cache once at the measured bandwidth, or to do its multiplications
@@ -188,6 +188,30 @@ def part_linear(b):
                 b.add(name, dtype, "linear", rows, at=0)
 
 
+def part_kv(b):
+    """What kv = f16 changes: the logits of the bundled models, and how many of the recorded
+    replies it still gives (all of them with f32)."""
+    for model in ("chat", "names"):
+        row = {**b.run("kv", ROOT / "deploy/demo" / model), "model": f"deploy/demo/{model}"}
+        print(f"kv f16  deploy/demo/{model}: logits move by at most {row['most']:.2g}, {row['mean']:.2g} on average")
+        b.rows.append(row)
+    stack = import_stack(b)
+    same, lines = 0, 0
+    homes = [ROOT / "../shared/golden", ROOT / "tests/golden"]
+    for folder in next(h for h in homes if h.exists()).iterdir():
+        if not (folder / "responses.jsonl").exists():
+            continue
+        with stack.Service(folder, program=stack.FAST, compat="0.5", kv="f16") as service:
+            for asked, wanted in zip(*((folder / f).read_bytes().splitlines() for f in ("requests.jsonl",
+                                                                                        "responses.jsonl"))):
+                path = "/microgpt/v1/" + json.loads(asked)["endpoint"]
+                got = stack.fcgi.ask(service.address, asked, path=path)
+                same += json.loads(got[2]) == json.loads(wanted)
+                lines += 1
+    print(f"kv f16  recorded replies: {same} of {lines} are given", flush=True)
+    b.rows.append({"row": "kv", "recorded": lines, "same": same})
+
+
 def part_train(b):
     for shape, block, vocab, document in (((16, 4, 1), 16, 27, 7), ((64, 4, 2), 256, 60, 256),
                                           ((128, 4, 4), 256, 60, 256), ((256, 8, 8), 512, 60, 512)):
@@ -291,7 +315,7 @@ def part_http(b):
 
 
 PARTS = {"peak": part_peak, "start": part_start, "decode": part_decode, "prefill": part_prefill,
-         "linear": part_linear, "train": part_train, "count": part_count, "http": part_http}
+         "linear": part_linear, "kv": part_kv, "train": part_train, "count": part_count, "http": part_http}
 
 
 def main():
