@@ -229,8 +229,8 @@ static void bench_plain(char **a) {
     oracle_close(o);
 }
 
-/* The whole context, token by token, with an f32 cache and with an f16 one. The tokens are
- * drawn from the logits of the first, so that they are text the model would write. */
+/* The whole context, token by token, with an f32 cache and with an f16 one. The tokens
+ * are drawn from the logits of the first: text that the model would write. */
 static void bench_kv(char **a) {
     struct bench exact = bench_new(a[0], "f32", NULL, 1, 1);
     struct bench half = bench_new(a[0], "f16", NULL, 1, 1);
