@@ -34,6 +34,8 @@ class Terminal:
         self.pid, self.fd = pty.fork()
         if self.pid == 0:
             os.chdir(stack.ROOT)
+            # tests run in the background may ignore it, and a shell can not undo that
+            signal.signal(signal.SIGINT, signal.SIG_DFL)
             os.execvpe(str(command[0]), [str(c) for c in command], env)
 
     def read(self, until, seconds=60):
