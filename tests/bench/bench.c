@@ -64,6 +64,14 @@ static void die(const char *what) {
     exit(1);
 }
 
+/* A count in the arguments. */
+static int count(const char *text) {
+    char *end;
+    const long n = strtol(text, &end, 10);
+    if (end == text || *end || n < 1 || n > 100000) die("a count must be 1 to 100000");
+    return (int)n;
+}
+
 static struct mg_model *open_model(const char *dir, const char *engine) {
     struct mg_error err = {0};
     struct mg_model_options options = {.kernels = MG_KERNELS_NATIVE};
@@ -132,7 +140,7 @@ static double weight_size(const struct mg_model *m) {
 }
 
 static void bench_decode(char **a) {
-    const int lanes = atoi(a[3]), half = !strcmp(a[4], "half");
+    const int lanes = count(a[3]), half = !strcmp(a[4], "half");
     struct bench b = bench_new(a[0], a[1], a[2], lanes, lanes);
     const int context = b.model->info.block_size;
     int steps = half ? HALF_STEPS : SHORT_STEPS, first = half ? context / 2 : 0;
@@ -154,7 +162,7 @@ static void bench_decode(char **a) {
 }
 
 static void bench_prefill(char **a) {
-    const int tokens = atoi(a[3]), chunk = atoi(a[4]);
+    const int tokens = count(a[3]), chunk = count(a[4]);
     struct bench b = bench_new(a[0], a[1], a[2], 1, tokens);
     struct timing t = {0};
     for (int i = 0; i < tokens; i++) b.tokens[i] = i * 7 % b.model->info.vocab_size;
@@ -195,7 +203,7 @@ static void multiply_all(const struct bench *b, int rows, const float *x, float 
 }
 
 static void bench_linear(char **a) {
-    const int rows = atoi(a[2]);
+    const int rows = count(a[2]);
     struct bench b = bench_new(a[0], "f32", a[1], 1, 1);
     const int d = b.model->info.n_embd, v = b.model->info.vocab_size;
     const size_t n = (size_t)rows * padded((size_t)(4 * d > v ? 4 * d : v));
@@ -253,8 +261,8 @@ static void bench_kv(char **a) {
 }
 
 static void bench_count(char **a) {
-    struct bench b = bench_new(a[0], a[1], a[2], atoi(a[3]), atoi(a[3]));
-    for (int pos = 0; pos < atoi(a[4]); pos++) step(&b, pos);
+    struct bench b = bench_new(a[0], a[1], a[2], count(a[3]), count(a[3]));
+    for (int pos = 0; pos < count(a[4]); pos++) step(&b, pos);
     print_head(&b, "count");
     printf("\"batch\":%s,\"steps\":%s}\n", a[3], a[4]);
 }

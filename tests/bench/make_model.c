@@ -8,6 +8,17 @@
 
 #include "../unit/make_model.h"
 
+/* A size in the arguments. */
+static int size(const char *text) {
+    char *end;
+    const long n = strtol(text, &end, 10);
+    if (end == text || *end || n < 1 || n > 100000) {
+        fprintf(stderr, "a size must be 1 to 100000: %s\n", text);
+        exit(64);
+    }
+    return (int)n;
+}
+
 int main(int argc, char **argv) {
     if (argc < 7) {
         fprintf(stderr,
@@ -15,11 +26,11 @@ int main(int argc, char **argv) {
                 argv[0]);
         return 64;
     }
-    struct make_model m = {.vocab_size = atoi(argv[1]),
-                           .n_embd = atoi(argv[2]),
-                           .n_head = atoi(argv[3]),
-                           .n_layer = atoi(argv[4]),
-                           .block_size = atoi(argv[5]),
+    struct make_model m = {.vocab_size = size(argv[1]),
+                           .n_embd = size(argv[2]),
+                           .n_head = size(argv[3]),
+                           .n_layer = size(argv[4]),
+                           .block_size = size(argv[5]),
                            .chat = argc > 7,
                            .align = 64, /* as `microgpt export` and `train` write it */
                            .seed = 1};
