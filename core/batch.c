@@ -19,11 +19,11 @@ struct lane {
     struct mg_output out;
     struct mg_text text;
     struct mg_sampler sampler;
-    int32_t *tokens; /* [block_size + 1] the prompt, then what was sampled */
-    int n_tokens;    /* known so far */
-    int pos;         /* ... of which so many were fed */
-    int limit;       /* most tokens to sample, >= 1 */
-    int end;         /* the token that ends the text */
+    int32_t *tokens;     /* [block_size + 1] the prompt, then what was sampled */
+    int n_tokens;        /* known so far */
+    int pos;             /* ... of which so many were fed */
+    int limit;           /* most tokens to sample, >= 1 */
+    int end;             /* the token that ends the text */
     const int *suppress; /* [4] or NULL; the last one for the first token only */
     int used, held;
     char *buf; /* [text_cap] */
@@ -36,11 +36,11 @@ struct mg_batch {
     size_t text_cap; /* bytes of text per lane */
     int suppress[4]; /* chat: bos, user, assistant; end_turn */
     int n_free, n_running;
-    struct lane *lane;      /* [lanes] */
-    int *free;              /* [lanes] a stack */
-    int *running;           /* [lanes] in the order of their admission */
-    struct mg_span *spans;  /* [lanes] */
-    double *scratch;        /* [vocab_size up to a multiple of 16] */
+    struct lane *lane;     /* [lanes] */
+    int *free;             /* [lanes] a stack */
+    int *running;          /* [lanes] in the order of their admission */
+    struct mg_span *spans; /* [lanes] */
+    double *scratch;       /* [vocab_size up to a multiple of 16] */
 };
 
 /* ---- memory ------------------------------------------------------------------------ */
@@ -155,8 +155,7 @@ struct mg_batch *mg_batch_new(const struct mg_model *m, const struct mg_batch_op
 }
 
 void mg_batch_free(struct mg_batch *b) {
-    if (!b)
-        return;
+    if (!b) return;
     mg_forward_free(b->forward);
     free(b);
 }
@@ -195,8 +194,7 @@ static void start_lane(const struct mg_batch *b, struct lane *l,
     const struct mg_model *m = b->model;
     int compat = m->options.compat_05, room;
     if (job->kind == MG_CHAT) {
-        for (int i = 0; i < job->n_prompt; i++)
-            l->tokens[i] = job->prompt[i];
+        for (int i = 0; i < job->n_prompt; i++) l->tokens[i] = job->prompt[i];
         l->n_tokens = job->n_prompt;
         l->end = b->suppress[3];
         l->suppress = compat ? NULL : b->suppress;
@@ -217,8 +215,7 @@ static void start_lane(const struct mg_batch *b, struct lane *l,
 }
 
 int mg_batch_admit(struct mg_batch *b, const struct mg_job *job, struct mg_error *err) {
-    if (check_job(b, job, err) < 0)
-        return -1;
+    if (check_job(b, job, err) < 0) return -1;
     if (b->n_free == 0)
         return mg_fail(err, MG_EINPUT, "all %d lanes are taken", b->options.lanes);
     int lane = b->free[--b->n_free];
@@ -237,13 +234,11 @@ static struct lane *find_lane(const struct mg_batch *b, int lane) {
 
 void mg_batch_release(struct mg_batch *b, int lane) {
     struct lane *l = find_lane(b, lane);
-    if (!l)
-        return;
+    if (!l) return;
     if (l->out.finish == MG_RUNNING) {
         int i = 0, n = 0;
         for (; i < b->n_running; i++)
-            if (b->running[i] != lane)
-                b->running[n++] = b->running[i];
+            if (b->running[i] != lane) b->running[n++] = b->running[i];
         b->n_running = n;
     }
     l->used = 0;
@@ -252,8 +247,7 @@ void mg_batch_release(struct mg_batch *b, int lane) {
 
 void mg_batch_hold(struct mg_batch *b, int lane, int hold) {
     struct lane *l = find_lane(b, lane);
-    if (l)
-        l->held = hold;
+    if (l) l->held = hold;
 }
 
 const struct mg_output *mg_batch_output(const struct mg_batch *b, int lane) {
@@ -300,8 +294,7 @@ static int gather_spans(struct mg_batch *b) {
     int n = 0, n_prefill = 0;
     for (int i = 0; i < b->n_running; i++) {
         const struct lane *l = &b->lane[b->running[i]];
-        if (l->held)
-            continue;
+        if (l->held) continue;
         n_prefill += prefill_need(l) > 0;
         b->spans[n++] = (struct mg_span){
             .lane = b->running[i],
@@ -310,8 +303,7 @@ static int gather_spans(struct mg_batch *b) {
             .tokens = l->tokens + l->pos,
         };
     }
-    if (n_prefill > 0)
-        share_chunk(b, n, n_prefill);
+    if (n_prefill > 0) share_chunk(b, n, n_prefill);
     for (int i = 0; i < n; i++)
         b->spans[i].want_logits =
             b->spans[i].pos + b->spans[i].n == b->lane[b->spans[i].lane].n_tokens;
@@ -320,10 +312,8 @@ static int gather_spans(struct mg_batch *b) {
 
 /* Add a drawn token to the lane; returns whether and why it ends. */
 static enum mg_finish append_token(const struct mg_batch *b, struct lane *l, int token) {
-    if (token < 0)
-        return MG_FAULT;
-    if (token == l->end)
-        return MG_STOP;
+    if (token < 0) return MG_FAULT;
+    if (token == l->end) return MG_STOP;
     size_t len;
     const char *bytes = mg_tokenizer_text(b->model->tokenizer, token, &len);
     mg_text_append(&l->text, bytes, len);
@@ -339,24 +329,20 @@ static int draw_token(struct mg_batch *b, struct lane *l, const float *logits) {
     int token = mg_sampler_draw(&l->sampler, m->ops, logits, m->info.vocab_size,
                                 l->suppress, n_suppress, b->scratch);
     l->out.finish = append_token(b, l, token);
-    if (l->out.finish == MG_STOP || l->out.finish == MG_LENGTH)
-        mg_text_finish(&l->text);
+    if (l->out.finish == MG_STOP || l->out.finish == MG_LENGTH) mg_text_finish(&l->text);
     l->out.len = l->text.visible;
     return l->out.finish == MG_RUNNING;
 }
 
 int mg_batch_step(struct mg_batch *b) {
     int n = gather_spans(b), ended = 0;
-    if (n == 0)
-        return 0;
+    if (n == 0) return 0;
     const float *logits = mg_forward_run(b->forward, b->spans, n);
     for (int i = 0; i < n; i++) {
         struct lane *l = &b->lane[b->spans[i].lane];
         l->pos += b->spans[i].n;
-        if (l->out.n_prefilled < l->out.n_prompt)
-            l->out.n_prefilled = l->pos;
-        if (!b->spans[i].want_logits)
-            continue;
+        if (l->out.n_prefilled < l->out.n_prompt) l->out.n_prefilled = l->pos;
+        if (!b->spans[i].want_logits) continue;
         ended += !draw_token(b, l, logits);
         logits += mg_forward_ld(b->forward);
     }

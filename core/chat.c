@@ -40,8 +40,7 @@ static int plan_prompt(const struct mg_model *m, const struct mg_message *messag
         if (!m->options.compat_05 &&
             (count == 0 || mg_text_is_blank(messages[i].content, messages[i].len)))
             bad = i; /* the first one is reported */
-        if (i == n - 1)
-            p->last = count;
+        if (i == n - 1) p->last = count;
         p->total += count + 2;
         if (p->first == i + 1 && p->total <= limit) {
             p->first = i;
@@ -85,15 +84,13 @@ static int put_compat(const struct mg_model *m, const struct mg_message *message
                       struct mg_error *err) {
     uint64_t budget = (uint64_t)(m->info.block_size - m->info.block_size / 4);
     struct plan p;
-    if (plan_prompt(m, messages, n, 1, budget - 1, &p, err) < 0)
-        return -1;
+    if (plan_prompt(m, messages, n, 1, budget - 1, &p, err) < 0) return -1;
     if (p.total <= budget) {
         p.first = 0;
         p.kept = p.total;
     }
     int32_t *out = tokens;
-    for (size_t i = p.first; i < n; i++)
-        out = put_message(m, &messages[i], 0, out);
+    for (size_t i = p.first; i < n; i++) out = put_message(m, &messages[i], 0, out);
     *out++ = mg_tokenizer_assistant(m->tokenizer);
     *dropped = p.total - p.kept;
     return (int)(out - tokens);
@@ -101,20 +98,16 @@ static int put_compat(const struct mg_model *m, const struct mg_message *message
 
 int mg_chat_prompt(const struct mg_model *m, const struct mg_message *messages, size_t n,
                    int32_t *tokens, uint64_t *dropped, struct mg_error *err) {
-    if (check_chat(m, n, err) < 0)
-        return -1;
-    if (m->options.compat_05)
-        return put_compat(m, messages, n, tokens, dropped, err);
+    if (check_chat(m, n, err) < 0) return -1;
+    if (m->options.compat_05) return put_compat(m, messages, n, tokens, dropped, err);
     uint64_t budget = (uint64_t)(m->info.block_size - m->info.block_size / 4);
     struct plan p;
-    if (plan_prompt(m, messages, n, 2, budget, &p, err) < 0)
-        return -1;
+    if (plan_prompt(m, messages, n, 2, budget, &p, err) < 0) return -1;
     int32_t *out = tokens;
     *out++ = mg_tokenizer_bos(m->tokenizer);
     if (p.first == n) /* the last message alone is too long: its end stays */
         out = put_message(m, &messages[n - 1], p.last - (size_t)(budget - 4), out);
-    for (size_t i = p.first; i < n; i++)
-        out = put_message(m, &messages[i], 0, out);
+    for (size_t i = p.first; i < n; i++) out = put_message(m, &messages[i], 0, out);
     *out++ = mg_tokenizer_assistant(m->tokenizer);
     *dropped = p.total - (uint64_t)(out - tokens);
     return (int)(out - tokens);

@@ -138,13 +138,13 @@ enum mg_finish {
 
 /* What a lane has produced so far. */
 struct mg_output {
-    const char *text;  /* whole UTF-8 characters; valid until the lane is released */
-    size_t len;        /* bytes that are final: trailing white space is held back while
+    const char *text; /* whole UTF-8 characters; valid until the lane is released */
+    size_t len;       /* bytes that are final: trailing white space is held back while
                           running and dropped at the end (kept in compat mode); grows
                           only */
-    int n_prompt;      /* prompt tokens */
-    int n_prefilled;   /* ... of which so many are computed */
-    int n_generated;   /* sampled tokens that are part of the reply (no end token) */
+    int n_prompt;     /* prompt tokens */
+    int n_prefilled;  /* ... of which so many are computed */
+    int n_generated;  /* sampled tokens that are part of the reply (no end token) */
     enum mg_finish finish;
 };
 

@@ -52,7 +52,7 @@ struct mg_ops {
     void (*widen)(enum mg_dtype, const void *src, size_t n, float *dst);
 };
 
-size_t mg_kv_bytes(const struct mg_kv_shape *);            /* one lane, one layer */
+size_t mg_kv_bytes(const struct mg_kv_shape *);              /* one lane, one layer */
 size_t mg_attend_scratch_floats(const struct mg_kv_shape *); /* for attend */
 
 /* The table for this machine. MG_KERNELS_BLIS: the native one with products by BLIS. */

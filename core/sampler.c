@@ -32,8 +32,7 @@ static double next_uniform(struct mg_sampler *s) {
 
 static int is_suppressed(int id, const int *suppress, int n_suppress) {
     for (int i = 0; i < n_suppress; i++)
-        if (suppress[i] == id)
-            return 1;
+        if (suppress[i] == id) return 1;
     return 0;
 }
 
@@ -42,14 +41,11 @@ static int is_suppressed(int id, const int *suppress, int n_suppress) {
 static float max_allowed(const float *l, int n, float top, const int *suppress,
                          int n_suppress) {
     int taken = 0;
-    for (int i = 0; i < n_suppress; i++)
-        taken |= l[suppress[i]] == top;
-    if (!taken)
-        return top;
+    for (int i = 0; i < n_suppress; i++) taken |= l[suppress[i]] == top;
+    if (!taken) return top;
     float max = -__builtin_inff();
     for (int i = 0; i < n; i++)
-        if (l[i] > max && !is_suppressed(i, suppress, n_suppress))
-            max = l[i];
+        if (l[i] > max && !is_suppressed(i, suppress, n_suppress)) max = l[i];
     return max;
 }
 
@@ -57,8 +53,7 @@ static float max_allowed(const float *l, int n, float top, const int *suppress,
 static int pick_greedy(const float *l, int n, float max, const int *suppress,
                        int n_suppress) {
     int i = n - 1;
-    while (i > 0 && (l[i] != max || is_suppressed(i, suppress, n_suppress)))
-        i--;
+    while (i > 0 && (l[i] != max || is_suppressed(i, suppress, n_suppress))) i--;
     return i;
 }
 
@@ -75,21 +70,17 @@ static int pick_weighted(double *p, int n, double u) {
     }
     double threshold = u * c;
     for (int i = 0; i < n; i++)
-        if (threshold < p[i])
-            return i;
+        if (threshold < p[i]) return i;
     return last;
 }
 
 int mg_sampler_draw(struct mg_sampler *s, const struct mg_ops *ops, const float *logits,
                     int n, const int *suppress, int n_suppress, double *scratch) {
     float max;
-    if (ops->max_finite(n, logits, &max) < 0)
-        return -1;
+    if (ops->max_finite(n, logits, &max) < 0) return -1;
     max = max_allowed(logits, n, max, suppress, n_suppress);
-    if (s->temperature == 0)
-        return pick_greedy(logits, n, max, suppress, n_suppress);
+    if (s->temperature == 0) return pick_greedy(logits, n, max, suppress, n_suppress);
     ops->weights(n, logits, max, s->temperature, scratch);
-    for (int i = 0; i < n_suppress; i++)
-        scratch[suppress[i]] = 0;
+    for (int i = 0; i < n_suppress; i++) scratch[suppress[i]] = 0;
     return pick_weighted(scratch, n, next_uniform(s));
 }

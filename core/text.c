@@ -9,10 +9,8 @@
 #include <string.h>
 
 int mg_is_white_space(uint32_t c) {
-    if (c <= 0x20)
-        return c == 0x20 || (c >= 0x09 && c <= 0x0D);
-    if (c < 0x1680)
-        return c == 0x85 || c == 0xA0;
+    if (c <= 0x20) return c == 0x20 || (c >= 0x09 && c <= 0x0D);
+    if (c < 0x1680) return c == 0x85 || c == 0xA0;
     return c == 0x1680 || (c >= 0x2000 && c <= 0x200A) || c == 0x2028 || c == 0x2029 ||
            c == 0x202F || c == 0x205F || c == 0x3000;
 }
@@ -25,8 +23,7 @@ int mg_utf8_next(const char *p, const char *end, uint32_t *c) {
         return 1;
     }
     uint32_t v = s[0] & (0xFFu >> (n + 1));
-    for (int i = 1; i < n; i++)
-        v = v << 6 | (s[i] & 0x3Fu);
+    for (int i = 1; i < n; i++) v = v << 6 | (s[i] & 0x3Fu);
     *c = v;
     return n;
 }
@@ -36,8 +33,7 @@ int mg_text_is_blank(const char *text, size_t len) {
     uint32_t c;
     for (const char *p = text; p < end;) {
         p += mg_utf8_next(p, end, &c);
-        if (!mg_is_white_space(c))
-            return 0;
+        if (!mg_is_white_space(c)) return 0;
     }
     return 1;
 }
@@ -54,17 +50,14 @@ static void put_char(struct mg_text *t, const unsigned char *s, int n) {
         uint32_t c;
         mg_utf8_next((const char *)s, (const char *)s + n, &c);
         space = mg_is_white_space(c);
-        if (space && t->len == 0)
-            return;
+        if (space && t->len == 0) return;
     }
     if (t->cap - t->len < (size_t)n) /* the caller's arithmetic is wrong: lose, never
                                         overrun */
         return;
-    for (int i = 0; i < n; i++)
-        t->buf[t->len + (size_t)i] = (char)s[i];
+    for (int i = 0; i < n; i++) t->buf[t->len + (size_t)i] = (char)s[i];
     t->len += (size_t)n;
-    if (!space)
-        t->visible = t->len;
+    if (!space) t->visible = t->len;
 }
 
 static void put_replacement(struct mg_text *t) {
@@ -75,18 +68,15 @@ static void put_replacement(struct mg_text *t) {
 
 /* Length of the character that lead byte b begins, 0 if b begins none. */
 static int sequence_length(unsigned char b) {
-    if (b < 0x80)
-        return 1;
-    if (b < 0xC2 || b > 0xF4)
-        return 0;
+    if (b < 0x80) return 1;
+    if (b < 0xC2 || b > 0xF4) return 0;
     return b < 0xE0 ? 2 : b < 0xF0 ? 3 : 4;
 }
 
 /* 1 if b may follow the n >= 1 bytes of the unfinished character p (Unicode, table
  * 3-7). */
 static int may_follow(const unsigned char *p, int n, unsigned char b) {
-    if (n > 1)
-        return b >= 0x80 && b <= 0xBF;
+    if (n > 1) return b >= 0x80 && b <= 0xBF;
     switch (p[0]) {
     case 0xE0: return b >= 0xA0 && b <= 0xBF;
     case 0xED: return b >= 0x80 && b <= 0x9F;
@@ -112,12 +102,10 @@ static void put_byte(struct mg_text *t, unsigned char b) {
 }
 
 void mg_text_append(struct mg_text *t, const char *bytes, size_t len) {
-    for (size_t i = 0; i < len; i++)
-        put_byte(t, (unsigned char)bytes[i]);
+    for (size_t i = 0; i < len; i++) put_byte(t, (unsigned char)bytes[i]);
 }
 
 void mg_text_finish(struct mg_text *t) {
-    if (t->n_pending > 0)
-        put_replacement(t);
+    if (t->n_pending > 0) put_replacement(t);
     t->len = t->visible; /* without trim the two are equal */
 }

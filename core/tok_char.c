@@ -36,8 +36,7 @@ static int encode_utf8(uint32_t c, char out[4]) {
         return 1;
     }
     int n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (int i = n - 1; i > 0; i--, c >>= 6)
-        out[i] = (char)(0x80 | (c & 0x3F));
+    for (int i = n - 1; i > 0; i--, c >>= 6) out[i] = (char)(0x80 | (c & 0x3F));
     out[0] = (char)(c | (0xF00u >> n & 0xF0u));
     return n;
 }
@@ -48,8 +47,7 @@ static int number_pages(struct mg_tokenizer *t, const uint32_t *chars, int n) {
     int used = 0;
     for (int i = 0; i < n; i++) {
         uint16_t *page = &t->page[chars[i] / PAGE];
-        if (*page == 0)
-            *page = (uint16_t)++used;
+        if (*page == 0) *page = (uint16_t)++used;
     }
     return used;
 }
@@ -66,8 +64,7 @@ static int fill_tables(struct mg_tokenizer *t, const uint32_t *chars,
                 (unsigned)c, (int)*id);
         *id = i;
         t->len[i] = (unsigned char)encode_utf8(c, t->text[i].bytes);
-        if (t->len[i] > t->max_bytes)
-            t->max_bytes = t->len[i];
+        if (t->len[i] > t->max_bytes) t->max_bytes = t->len[i];
     }
     return 0;
 }
@@ -83,22 +80,18 @@ static int check_scalars(const uint32_t *chars, int n, struct mg_error *err) {
 
 struct mg_tokenizer *mg_tokenizer_chars(const uint32_t *chars, int n, int has_chat,
                                         struct mg_error *err) {
-    if (check_scalars(chars, n, err) < 0)
-        return NULL;
+    if (check_scalars(chars, n, err) < 0) return NULL;
     struct mg_tokenizer *t = calloc(1, sizeof *t);
-    if (!t)
-        goto no_memory;
+    if (!t) goto no_memory;
     t->n_chars = n;
     t->has_chat = has_chat;
     size_t n_ids = (size_t)(number_pages(t, chars, n) + 1) * PAGE;
     t->text = calloc((size_t)n + 1, sizeof *t->text);
     t->len = calloc((size_t)n + 1, sizeof *t->len);
     t->ids = malloc(n_ids * sizeof *t->ids);
-    if (!t->text || !t->len || !t->ids)
-        goto no_memory;
+    if (!t->text || !t->len || !t->ids) goto no_memory;
     memset(t->ids, 0xFF, n_ids * sizeof *t->ids); /* -1 everywhere */
-    if (fill_tables(t, chars, err) == 0)
-        return t;
+    if (fill_tables(t, chars, err) == 0) return t;
     mg_tokenizer_free(t);
     return NULL;
 
@@ -109,8 +102,7 @@ no_memory:
 }
 
 void mg_tokenizer_free(struct mg_tokenizer *t) {
-    if (!t)
-        return;
+    if (!t) return;
     free(t->text);
     free(t->len);
     free(t->ids);
@@ -149,10 +141,8 @@ size_t mg_tokenizer_encode(const struct mg_tokenizer *t, const char *text, size_
         uint32_t c;
         p += mg_utf8_next(p, end, &c);
         int32_t id = t->ids[t->page[c / PAGE] * PAGE + c % PAGE];
-        if (id < 0)
-            continue;
-        if (n >= skip && n - skip < cap)
-            out[n - skip] = id;
+        if (id < 0) continue;
+        if (n >= skip && n - skip < cap) out[n - skip] = id;
         n++;
     }
     return n;

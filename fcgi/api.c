@@ -107,8 +107,10 @@ static int read_message(const struct check *c, const json_t *m, size_t i,
     const char *name = json_string_value(role);
     char echo[EXCERPT + 1];
     int known = json_string_length(role) == strlen(name);
-    if (known && strcmp(name, "user") == 0) out->role = MG_USER;
-    else if (known && strcmp(name, "assistant") == 0) out->role = MG_ASSISTANT;
+    if (known && strcmp(name, "user") == 0)
+        out->role = MG_USER;
+    else if (known && strcmp(name, "assistant") == 0)
+        out->role = MG_ASSISTANT;
     else
         return fail(c, 400, "messages[%zu]: unknown role \"%s\"", i, excerpt(role, echo));
     out->content = json_string_value(content);

@@ -38,9 +38,9 @@ struct conn {
 /* max connections; bodies over max_body are drained and flagged. NULL: out of memory. */
 struct conn_pool *conn_pool_new(int max, size_t max_body);
 void conn_pool_free(struct conn_pool *);
-size_t conn_pool_bytes(int max, size_t max_body); /* the most it can hold */
-int conn_count(const struct conn_pool *);                    /* open connections */
-struct conn *conn_at(const struct conn_pool *, int i);       /* 0 <= i < conn_count */
+size_t conn_pool_bytes(int max, size_t max_body);      /* the most it can hold */
+int conn_count(const struct conn_pool *);              /* open connections */
+struct conn *conn_at(const struct conn_pool *, int i); /* 0 <= i < conn_count */
 int conn_full(const struct conn_pool *);
 
 /* Accept one connection. 1: *c is it; 0: nothing there; -1: errno (EMFILE ...). */

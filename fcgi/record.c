@@ -97,9 +97,12 @@ static int take_content(struct record_scan *s, const unsigned char *p, size_t k)
 static void end_record(struct record_scan *s) {
     int empty = s->head[4] == 0 && s->head[5] == 0;
     s->n_head = 0;
-    if (s->stage == TYPE_BEGIN) s->stage = TYPE_PARAMS;
-    else if (s->stage == TYPE_PARAMS && empty) s->stage = TYPE_STDIN;
-    else if (s->stage == TYPE_STDIN && empty) s->state = RECORD_DONE;
+    if (s->stage == TYPE_BEGIN)
+        s->stage = TYPE_PARAMS;
+    else if (s->stage == TYPE_PARAMS && empty)
+        s->stage = TYPE_STDIN;
+    else if (s->stage == TYPE_STDIN && empty)
+        s->state = RECORD_DONE;
 }
 
 enum record_state record_scan(struct record_scan *s, const unsigned char *p, size_t n,

@@ -18,19 +18,19 @@ enum record_state {
 
 struct record_scan {
     enum record_state state;
-    int stage;        /* which record type is due */
-    unsigned id;      /* request id of BEGIN_REQUEST */
+    int stage;   /* which record type is due */
+    unsigned id; /* request id of BEGIN_REQUEST */
     unsigned char head[8];
-    size_t n_head;    /* header bytes held */
-    size_t content;   /* content bytes of this record still to come */
-    size_t padding;   /* padding bytes still to come */
-    size_t params;    /* PARAMS bytes seen */
-    uint64_t body;    /* STDIN bytes seen */
+    size_t n_head;          /* header bytes held */
+    size_t content;         /* content bytes of this record still to come */
+    size_t padding;         /* padding bytes still to come */
+    size_t params;          /* PARAMS bytes seen */
+    uint64_t body;          /* STDIN bytes seen */
     unsigned char begin[8]; /* body of BEGIN_REQUEST */
     size_t n_begin;
-    size_t nv_need;   /* length bytes of the current pair still to come */
-    size_t nv_skip;   /* name and value bytes still to come */
-    int nv_stage;     /* 0: at a pair; 1, 2: reading the length of name, value; 3:
+    size_t nv_need; /* length bytes of the current pair still to come */
+    size_t nv_skip; /* name and value bytes still to come */
+    int nv_stage;   /* 0: at a pair; 1, 2: reading the length of name, value; 3:
                          skipping */
     uint32_t nv_length;
 };

@@ -77,8 +77,10 @@ static int is_live(const struct requests *q, const struct request *r) {
 int request_enqueue(struct requests *q, struct request *r) {
     if (q->n_busy == q->n_lanes && q->n_waiting >= q->max_waiting) return -1;
     r->prev = q->last;
-    if (q->last) q->last->next = r;
-    else q->first = r;
+    if (q->last)
+        q->last->next = r;
+    else
+        q->first = r;
     q->last = r;
     q->n_live++;
     q->n_waiting++;
@@ -87,10 +89,14 @@ int request_enqueue(struct requests *q, struct request *r) {
 }
 
 static void unlink_live(struct requests *q, struct request *r) {
-    if (r->prev) r->prev->next = r->next;
-    else q->first = r->next;
-    if (r->next) r->next->prev = r->prev;
-    else q->last = r->prev;
+    if (r->prev)
+        r->prev->next = r->next;
+    else
+        q->first = r->next;
+    if (r->next)
+        r->next->prev = r->prev;
+    else
+        q->last = r->prev;
     q->n_live--;
     q->pending -= r->api.n_samples - r->next_sample;
     if (r->running == 0) q->n_waiting--;

@@ -12,10 +12,14 @@ static const struct {
     enum endpoint endpoint;
     int post;
 } routes[] = {
-    {"/microgpt/v1/generate", EP_GENERATE, 1}, {"/microgpt/v1/chat", EP_CHAT, 1},
-    {"/health", EP_HEALTH, 0},                 {"/microgpt/health", EP_HEALTH, 0},
-    {"/metrics", EP_METRICS, 0},               {"/microgpt/metrics", EP_METRICS, 0},
-    {"/status", EP_STATUS, 0},                 {"/microgpt/status", EP_STATUS, 0},
+    {"/microgpt/v1/generate", EP_GENERATE, 1},
+    {"/microgpt/v1/chat", EP_CHAT, 1},
+    {"/health", EP_HEALTH, 0},
+    {"/microgpt/health", EP_HEALTH, 0},
+    {"/metrics", EP_METRICS, 0},
+    {"/microgpt/metrics", EP_METRICS, 0},
+    {"/status", EP_STATUS, 0},
+    {"/microgpt/status", EP_STATUS, 0},
 };
 
 static size_t skip_space(const char *s) {

@@ -24,12 +24,12 @@ enum {
     FULL_ACCEPT_NS = 5 * MS, /* all lanes taken: leave new connections to idle workers so
                                 long */
     FULL_ACCEPTS = 4,
-    BACKOFF_NS = 50 * MS,    /* after accept failed for want of descriptors or memory */
-    DRAIN_GAP_MS = 20,       /* draining: between the ends of two idle connections */
-    FRESH_NS = 1000 * MS,    /* a new connection has so long to bring its request */
-    KEEP_NS = 2000 * MS,     /* draining: connections that are never idle are kept so
+    BACKOFF_NS = 50 * MS, /* after accept failed for want of descriptors or memory */
+    DRAIN_GAP_MS = 20,    /* draining: between the ends of two idle connections */
+    FRESH_NS = 1000 * MS, /* a new connection has so long to bring its request */
+    KEEP_NS = 2000 * MS,  /* draining: connections that are never idle are kept so
                                long */
-    SWEEP_MS = 50,           /* how late a silent peer's limit may be noticed */
+    SWEEP_MS = 50,        /* how late a silent peer's limit may be noticed */
     IDLE_MS = 1000,
 };
 

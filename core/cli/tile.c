@@ -4,7 +4,7 @@
  * products and sums where there are any: like BLIS, the bits are those of the machine. */
 #include "tile.h"
 
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) && \
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) &&              \
     !defined(__SANITIZE_THREAD__)
 #define CLONES                                                                           \
     __attribute__((target_clones("arch=x86-64-v4", "arch=x86-64-v3", "default")))

@@ -9,7 +9,7 @@
 
 /* Before a function: compile it for wider vectors too, the loader picks. Without
  * contraction of products and sums (Makefile) all versions give the same bits. */
-#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) && \
+#if defined(__x86_64__) && defined(__gnu_linux__) && !defined(__clang__) &&              \
     !defined(__SANITIZE_THREAD__)
 #define VEC_CLONES __attribute__((target_clones("avx512f", "avx2", "default")))
 #else

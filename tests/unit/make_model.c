@@ -51,8 +51,7 @@ static uint16_t to_half(double x) {
         steps = 1024;
         e++;
     }
-    if (steps < 1024)
-        return (uint16_t)(sign | (int)steps); /* subnormal */
+    if (steps < 1024) return (uint16_t)(sign | (int)steps); /* subnormal */
     return (uint16_t)(sign | (e + 14) << 10 | ((int)steps - 1024));
 }
 
@@ -98,14 +97,12 @@ static FILE *create_file(const char *dir, const char *name) {
     char path[512];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     FILE *f = fopen(path, "w");
-    if (!f)
-        die(path);
+    if (!f) die(path);
     return f;
 }
 
 static void close_file(FILE *f) {
-    if (fclose(f) != 0)
-        die("fclose");
+    if (fclose(f) != 0) die("fclose");
 }
 
 static void write_weights(const struct make_model *m, const char *dir) {
@@ -125,13 +122,11 @@ static void write_weights(const struct make_model *m, const char *dir) {
         at += bytes;
     }
     fprintf(h, "}%*s", m->pad, "");
-    while (m->align && (8 + ftell(h)) % m->align != 0)
-        putc(' ', h);
+    while (m->align && (8 + ftell(h)) % m->align != 0) putc(' ', h);
     close_file(h);
 
     FILE *f = create_file(dir, "weights.safetensors");
-    for (int i = 0; i < 8; i++)
-        putc((int)(len >> 8 * i & 0xFF), f);
+    for (int i = 0; i < 8; i++) putc((int)(len >> 8 * i & 0xFF), f);
     fwrite(header, 1, len, f);
     free(header);
     uint64_t state = m->seed;
@@ -143,10 +138,8 @@ static void write_weights(const struct make_model *m, const char *dir) {
 }
 
 static uint32_t nth_char(const struct make_model *m, int i) {
-    if (m->chars)
-        return m->chars[i];
-    if (i < 28)
-        return i < 26 ? 'a' + (uint32_t)i : i == 26 ? ' ' : '\n';
+    if (m->chars) return m->chars[i];
+    if (i < 28) return i < 26 ? 'a' + (uint32_t)i : i == 26 ? ' ' : '\n';
     return (i % 5 == 0 ? 0x1F000 : 0x3400) + (uint32_t)i;
 }
 
@@ -178,8 +171,7 @@ char *make_model(const struct make_model *m) {
     char *dir = NULL;
     if (m->n_layer > 64 || asprintf(&dir, "%s/mg-model-XXXXXX", tmp ? tmp : "/tmp") < 0)
         die("make_model");
-    if (!mkdtemp(dir))
-        die(dir);
+    if (!mkdtemp(dir)) die(dir);
     write_meta(m, dir);
     write_weights(m, dir);
     return dir;
@@ -192,7 +184,6 @@ static int remove_entry(const char *path, const struct stat *st, int type,
 }
 
 void remove_model(char *dir) {
-    if (nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS) != 0)
-        die(dir);
+    if (nftw(dir, remove_entry, 8, FTW_DEPTH | FTW_PHYS) != 0) die(dir);
     free(dir);
 }

@@ -17,8 +17,7 @@ static void die(const char *what) {
 
 static double *new_doubles(size_t n) {
     double *p = calloc(n ? n : 1, sizeof *p);
-    if (!p)
-        die("out of memory");
+    if (!p) die("out of memory");
     return p;
 }
 
@@ -28,13 +27,11 @@ static unsigned char *read_whole(const char *dir, const char *name, size_t *size
     char path[4096];
     snprintf(path, sizeof path, "%s/%s", dir, name);
     FILE *f = fopen(path, "rb");
-    if (!f || fseek(f, 0, SEEK_END) != 0)
-        die(path);
+    if (!f || fseek(f, 0, SEEK_END) != 0) die(path);
     *size = (size_t)ftell(f);
     rewind(f);
     unsigned char *data = malloc(*size + 1);
-    if (!data || fread(data, 1, *size, f) != *size)
-        die(path);
+    if (!data || fread(data, 1, *size, f) != *size) die(path);
     fclose(f);
     return data;
 }
@@ -44,8 +41,7 @@ static double half_value(unsigned bits) {
     double sign = bits & 0x8000 ? -1 : 1;
     int exponent = (int)(bits >> 10 & 31);
     double fraction = bits & 1023;
-    if (exponent == 0)
-        return sign * ldexp(fraction, -24);
+    if (exponent == 0) return sign * ldexp(fraction, -24);
     return sign * ldexp(1024 + fraction, exponent - 25);
 }
 
@@ -76,19 +72,16 @@ static void read_tensor(struct oracle_tensor *t, const char *name, json_t *entry
     size_t n = (size_t)t->rows * (size_t)t->cols,
            each = strcmp(dtype, "F32") == 0 ? 4 : 2;
     t->data = new_doubles(n);
-    for (size_t i = 0; i < n; i++)
-        t->data[i] = number_at(data + i * each, dtype);
+    for (size_t i = 0; i < n; i++) t->data[i] = number_at(data + i * each, dtype);
 }
 
 static void read_weights(struct oracle *o, const char *dir) {
     size_t size, header = 0;
     unsigned char *file = read_whole(dir, "weights.safetensors", &size);
-    for (int i = 0; i < 8; i++)
-        header |= (size_t)file[i] << 8 * i;
+    for (int i = 0; i < 8; i++) header |= (size_t)file[i] << 8 * i;
     json_error_t error;
     json_t *root = json_loadb((char *)file + 8, header, 0, &error), *entry;
-    if (!root)
-        die(error.text);
+    if (!root) die(error.text);
     o->tensors = calloc(json_object_size(root), sizeof *o->tensors);
     const char *name;
     json_object_foreach(root, name, entry) {
@@ -108,8 +101,7 @@ struct oracle *oracle_open(const char *dir) {
     size_t size;
     unsigned char *file = read_whole(dir, "meta.json", &size);
     json_t *meta = json_loadb((char *)file, size, JSON_ALLOW_NUL, NULL);
-    if (!o || !meta)
-        die("meta.json");
+    if (!o || !meta) die("meta.json");
     o->vocab_size = read_int(meta, "vocab_size");
     o->n_embd = read_int(meta, "n_embd");
     o->n_head = read_int(meta, "n_head");
@@ -126,8 +118,7 @@ struct oracle *oracle_open(const char *dir) {
 }
 
 void oracle_close(struct oracle *o) {
-    for (int i = 0; i < o->n_tensors; i++)
-        free(o->tensors[i].data);
+    for (int i = 0; i < o->n_tensors; i++) free(o->tensors[i].data);
     free(o->tensors);
     free(o->keys);
     free(o->values);
@@ -137,8 +128,7 @@ void oracle_close(struct oracle *o) {
 
 const struct oracle_tensor *oracle_find(const struct oracle *o, const char *name) {
     for (int i = 0; i < o->n_tensors; i++)
-        if (strcmp(o->tensors[i].name, name) == 0)
-            return &o->tensors[i];
+        if (strcmp(o->tensors[i].name, name) == 0) return &o->tensors[i];
     die(name);
     return NULL;
 }
@@ -161,8 +151,7 @@ static void multiply(const struct oracle_tensor *w, const double *x, double *y) 
 
 static void normalize(double *x, int n) {
     double sum = 0;
-    for (int i = 0; i < n; i++)
-        sum += x[i] * x[i];
+    for (int i = 0; i < n; i++) sum += x[i] * x[i];
     for (int i = 0; i < n; i++) /* the sum is complete: x may change now */
         x[i] /= sqrt(sum / n + 1e-5);
 }
@@ -180,17 +169,14 @@ static void attend(const struct oracle *o, int head, int pos, const double *q,
     int dim = o->n_embd / o->n_head, first = head * dim;
     double *score = new_doubles((size_t)pos + 1), max = -INFINITY, total = 0;
     for (int j = 0; j <= pos; j++) {
-        for (int i = first; i < first + dim; i++)
-            score[j] += q[i] * k[j * o->n_embd + i];
+        for (int i = first; i < first + dim; i++) score[j] += q[i] * k[j * o->n_embd + i];
         score[j] /= sqrt(dim);
         max = fmax(max, score[j]);
     }
-    for (int j = 0; j <= pos; j++)
-        total += score[j] = exp(score[j] - max);
+    for (int j = 0; j <= pos; j++) total += score[j] = exp(score[j] - max);
     for (int i = first; i < first + dim; i++) {
         out[i] = 0;
-        for (int j = 0; j <= pos; j++)
-            out[i] += score[j] / total * v[j * o->n_embd + i];
+        for (int j = 0; j <= pos; j++) out[i] += score[j] / total * v[j * o->n_embd + i];
     }
     free(score);
 }
@@ -206,18 +192,14 @@ static void run_layer(struct oracle *o, int layer, int pos, double *x) {
     multiply(find_layer(o, layer, "attn_wq"), x, q);
     multiply(find_layer(o, layer, "attn_wk"), x, k + pos * d);
     multiply(find_layer(o, layer, "attn_wv"), x, v + pos * d);
-    for (int head = 0; head < o->n_head; head++)
-        attend(o, head, pos, q, k, v, a);
+    for (int head = 0; head < o->n_head; head++) attend(o, head, pos, q, k, v, a);
     multiply(find_layer(o, layer, "attn_wo"), a, x);
-    for (int i = 0; i < d; i++)
-        r[i] = x[i] += r[i];
+    for (int i = 0; i < d; i++) r[i] = x[i] += r[i];
     normalize(x, d);
     multiply(find_layer(o, layer, "mlp_fc1"), x, h);
-    for (int i = 0; i < 4 * d; i++)
-        h[i] = h[i] > 0 ? h[i] : 0;
+    for (int i = 0; i < 4 * d; i++) h[i] = h[i] > 0 ? h[i] : 0;
     multiply(find_layer(o, layer, "mlp_fc2"), h, x);
-    for (int i = 0; i < d; i++)
-        x[i] += r[i];
+    for (int i = 0; i < d; i++) x[i] += r[i];
     free(r), free(q), free(a), free(h);
 }
 
@@ -228,11 +210,9 @@ const double *oracle_feed(struct oracle *o, int token) {
     const double *t = oracle_find(o, "wte")->data + (size_t)token * (size_t)d;
     const double *p = oracle_find(o, "wpe")->data + (size_t)pos * (size_t)d;
     double *x = new_doubles((size_t)d);
-    for (int i = 0; i < d; i++)
-        x[i] = t[i] + p[i];
+    for (int i = 0; i < d; i++) x[i] = t[i] + p[i];
     normalize(x, d);
-    for (int layer = 0; layer < o->n_layer; layer++)
-        run_layer(o, layer, pos, x);
+    for (int layer = 0; layer < o->n_layer; layer++) run_layer(o, layer, pos, x);
     multiply(oracle_find(o, "lm_head"), x, o->logits);
     free(x);
     return o->logits;

@@ -10,12 +10,12 @@
 
 struct oracle {
     int vocab_size, n_embd, n_head, n_layer, block_size;
-    int n_pos;          /* tokens fed so far */
+    int n_pos; /* tokens fed so far */
     int n_tensors;
     struct oracle_tensor *tensors;
-    double *keys;       /* [n_layer][block_size][n_embd] */
-    double *values;     /* [n_layer][block_size][n_embd] */
-    double *logits;     /* [vocab_size] */
+    double *keys;   /* [n_layer][block_size][n_embd] */
+    double *values; /* [n_layer][block_size][n_embd] */
+    double *logits; /* [vocab_size] */
 };
 
 struct oracle_tensor {

@@ -56,8 +56,8 @@ static void make_job(struct work *w, int i, uint64_t *random) {
 
 static void copy_reply(struct reply *r, const struct mg_output *out) {
     assert_true(out->len <= sizeof r->text);
-    *r = (struct reply){.len = out->len, .n_generated = out->n_generated,
-                        .finish = out->finish};
+    *r = (struct reply){
+        .len = out->len, .n_generated = out->n_generated, .finish = out->finish};
     memcpy(r->text, out->text, out->len);
 }
 
@@ -67,8 +67,7 @@ static struct mg_batch *new_batch(const struct mg_model *model, int lanes, int c
     struct mg_batch *b = mg_batch_new(
         model, &(struct mg_batch_options){.lanes = lanes, .chunk = chunk, .kv = kv},
         &err);
-    if (!b)
-        fail_msg("%s", err.text);
+    if (!b) fail_msg("%s", err.text);
     return b;
 }
 
@@ -77,8 +76,7 @@ static void run_alone(struct work *w, enum mg_kv kv) {
     for (int i = 0; i < N_JOBS; i++) {
         int lane = mg_batch_admit(b, &w->job[i], NULL);
         assert_int_equal(lane, 0);
-        while (mg_batch_step(b) > 0)
-            continue;
+        while (mg_batch_step(b) > 0) continue;
         copy_reply(&w->alone[i], mg_batch_output(b, lane));
         mg_batch_release(b, lane);
     }
@@ -87,17 +85,21 @@ static void run_alone(struct work *w, enum mg_kv kv) {
 
 static void open_work(struct work *w, int chat, enum make_dtype dtype, int n_embd,
                       int n_head) {
-    struct make_model spec = {.vocab_size = chat ? 44 : 30, .n_embd = n_embd,
-                              .n_head = n_head, .n_layer = 2, .block_size = BLOCK,
-                              .chat = chat, .dtype = dtype, .std = 0.2, .seed = 5};
+    struct make_model spec = {.vocab_size = chat ? 44 : 30,
+                              .n_embd = n_embd,
+                              .n_head = n_head,
+                              .n_layer = 2,
+                              .block_size = BLOCK,
+                              .chat = chat,
+                              .dtype = dtype,
+                              .std = 0.2,
+                              .seed = 5};
     uint64_t random = 11;
     *w = (struct work){.dir = make_model(&spec)};
     struct mg_error err = {0};
     w->model = mg_model_open(w->dir, NULL, &err);
-    if (!w->model)
-        fail_msg("%s", err.text);
-    for (int i = 0; i < N_JOBS; i++)
-        make_job(w, i, &random);
+    if (!w->model) fail_msg("%s", err.text);
+    for (int i = 0; i < N_JOBS; i++) make_job(w, i, &random);
 }
 
 static void close_work(struct work *w) {
@@ -124,18 +126,15 @@ static int find_waiting(struct mix *m) {
     int start = random_int(&m->random, 0, N_JOBS - 1);
     for (int i = 0; i < N_JOBS; i++) {
         int job = (start + i) % N_JOBS, taken = m->done[job];
-        for (int lane = 0; lane < m->lanes; lane++)
-            taken |= m->job_at[lane] == job;
-        if (!taken)
-            return job;
+        for (int lane = 0; lane < m->lanes; lane++) taken |= m->job_at[lane] == job;
+        if (!taken) return job;
     }
     return -1;
 }
 
 static void admit_one(struct mix *m) {
     int job = find_waiting(m);
-    if (job < 0)
-        return;
+    if (job < 0) return;
     struct mg_job copy = m->w->job[job];
     copy.prompt = memcpy(malloc(sizeof m->w->prompt[job]), m->w->prompt[job],
                          sizeof m->w->prompt[job]);
@@ -167,8 +166,7 @@ static void check_lane(struct mix *m, int lane) {
     assert_true(out->len <= want->len);
     assert_memory_equal(out->text, want->text, out->len);
     m->seen[lane] = out->len;
-    if (out->finish == MG_RUNNING)
-        return;
+    if (out->finish == MG_RUNNING) return;
     assert_int_equal(out->finish, want->finish);
     assert_int_equal(out->n_generated, want->n_generated);
     assert_int_equal(out->len, want->len);
@@ -183,8 +181,7 @@ static void step_all(struct mix *m) {
         expected += m->job_at[lane] >= 0 && !m->held[lane];
     assert_int_equal(mg_batch_step(m->b), expected);
     for (int lane = 0; lane < m->lanes; lane++)
-        if (m->job_at[lane] >= 0)
-            check_lane(m, lane);
+        if (m->job_at[lane] >= 0) check_lane(m, lane);
 }
 
 static void touch_random_lane(struct mix *m, int action) {
@@ -203,7 +200,9 @@ static void touch_random_lane(struct mix *m, int action) {
 
 static void run_mixed(struct work *w, int lanes, int chunk, enum mg_kv kv,
                       uint64_t seed) {
-    struct mix m = {.w = w, .b = new_batch(w->model, lanes, chunk, kv), .random = seed,
+    struct mix m = {.w = w,
+                    .b = new_batch(w->model, lanes, chunk, kv),
+                    .random = seed,
                     .lanes = lanes};
     memset(m.job_at, 0xFF, sizeof m.job_at);
     while (m.n_done < N_JOBS) {
@@ -274,13 +273,11 @@ static void test_fifty_samples_are_fifty_singles(void **state) {
         .kind = MG_GENERATE, .temperature = 0.7, .seed = UINT64_MAX - 20};
     for (int i = 0; i < 50; i++, job.seed++) /* wraps on the way */
         assert_int_equal(mg_batch_admit(fifty, &job, NULL), i);
-    while (mg_batch_step(fifty) > 0)
-        continue;
+    while (mg_batch_step(fifty) > 0) continue;
     job.seed = UINT64_MAX - 20;
     for (int i = 0; i < 50; i++, job.seed++) {
         mg_batch_admit(one, &job, NULL);
-        while (mg_batch_step(one) > 0)
-            continue;
+        while (mg_batch_step(one) > 0) continue;
         const struct mg_output *a = mg_batch_output(one, 0),
                                *b = mg_batch_output(fifty, i);
         assert_int_equal(a->len, b->len);

@@ -34,8 +34,7 @@ static struct fixture open_fixture(struct make_model spec, int compat, int lanes
     if (f.model)
         f.batch = mg_batch_new(
             f.model, &(struct mg_batch_options){.lanes = lanes, .chunk = chunk}, &err);
-    if (!f.batch)
-        fail_msg("%s", err.text);
+    if (!f.batch) fail_msg("%s", err.text);
     return f;
 }
 
@@ -46,22 +45,31 @@ static void close_fixture(struct fixture *f) {
 }
 
 static const struct make_model chat_spec = {
-    .vocab_size = VOCAB, .n_embd = 12, .n_head = 3, .n_layer = 1, .block_size = BLOCK,
-    .chat = 1, .std = 0.2, .seed = 9,
+    .vocab_size = VOCAB,
+    .n_embd = 12,
+    .n_head = 3,
+    .n_layer = 1,
+    .block_size = BLOCK,
+    .chat = 1,
+    .std = 0.2,
+    .seed = 9,
 };
 
 static int32_t some_prompt[BLOCK + 1];
 
 static struct mg_job chat_job(int n_prompt, uint64_t max_tokens) {
-    return (struct mg_job){.kind = MG_CHAT, .prompt = some_prompt, .n_prompt = n_prompt,
-                           .temperature = 1, .seed = 3, .max_tokens = max_tokens};
+    return (struct mg_job){.kind = MG_CHAT,
+                           .prompt = some_prompt,
+                           .n_prompt = n_prompt,
+                           .temperature = 1,
+                           .seed = 3,
+                           .max_tokens = max_tokens};
 }
 
 static struct mg_output run_job(struct mg_batch *b, struct mg_job job) {
     int lane = mg_batch_admit(b, &job, NULL);
     assert_true(lane >= 0);
-    while (mg_batch_step(b) > 0)
-        continue;
+    while (mg_batch_step(b) > 0) continue;
     struct mg_output out = *mg_batch_output(b, lane);
     mg_batch_release(b, lane);
     return out;
@@ -167,8 +175,7 @@ static void test_held_lane_waits(void **state) {
     assert_int_equal(mg_batch_output(f.batch, a)->finish, MG_RUNNING);
     assert_int_not_equal(mg_batch_output(f.batch, b)->finish, MG_RUNNING);
     mg_batch_hold(f.batch, a, 0);
-    while (mg_batch_step(f.batch) > 0)
-        continue;
+    while (mg_batch_step(f.batch) > 0) continue;
     const struct mg_output *x = mg_batch_output(f.batch, a),
                            *y = mg_batch_output(f.batch, b);
     assert_int_equal(x->finish, y->finish);
@@ -201,7 +208,7 @@ static void test_chunk_is_shared(void **state) {
     check_shares(9, 2, (int[]){30, 30}, (int[]){5, 4});
     check_shares(8, 3, (int[]){30, 30, 30}, (int[]){4, 2, 2});
     check_shares(2, 4, (int[]){9, 9, 9, 9}, (int[]){1, 1, 1, 1}); /* nobody is kept out */
-    check_shares(8, 3, (int[]){1, 30, 1}, (int[]){1, 8, 1}); /* single tokens take no
+    check_shares(8, 3, (int[]){1, 30, 1}, (int[]){1, 8, 1});      /* single tokens take no
                                                                 share */
     check_shares(8, 4, (int[]){2, 30, 2, 30}, (int[]){2, 2, 2, 2});
     check_shares(100, 3, (int[]){30, 20, 10}, (int[]){30, 20, 10});
@@ -222,8 +229,7 @@ static void test_lanes_are_used_again(void **state) {
         assert_int_equal(mg_batch_admit(f.batch, &job, &err), -1);
         assert_string_equal(err.text, "all 3 lanes are taken");
         mg_batch_step(f.batch);
-        for (int i = 0; i < 3; i++)
-            mg_batch_release(f.batch, lane[i]);
+        for (int i = 0; i < 3; i++) mg_batch_release(f.batch, lane[i]);
         assert_int_equal(mg_batch_step(f.batch), 0);
     }
     close_fixture(&f);
@@ -359,8 +365,7 @@ static void test_nothing_is_allocated_after_new(void **state) {
     for (int i = 0; i < 20; i++) {
         job.seed = (uint64_t)i;
         int lane = mg_batch_admit(f.batch, &job, NULL);
-        while (mg_batch_step(f.batch) > 0)
-            continue;
+        while (mg_batch_step(f.batch) > 0) continue;
         mg_batch_release(f.batch, lane);
     }
     allocfail_disarm();

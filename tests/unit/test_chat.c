@@ -31,8 +31,8 @@ static void push(struct list *l, int token) {
 
 /* The test model knows a-z, space, newline, U+1F01C (28) and U+341D (29), and no
  * others. */
-static const char *const spellings[] = {"a", "z", "m", " ", "\n", "\xF0\x9F\x80\x9C",
-                                        "\xE3\x90\x9D"};
+static const char *const spellings[] = {
+    "a", "z", "m", " ", "\n", "\xF0\x9F\x80\x9C", "\xE3\x90\x9D"};
 static const int spelled[] = {0, 25, 12, 26, 27, 28, 29};
 static const char *const unknown[] = {"A", "\xC3\xA9", "\xE2\x80\xA8", "!",
                                       "\xF0\x9F\x98\x80"};
@@ -68,25 +68,21 @@ static int is_good(const struct chat *c, size_t i) {
 static void make_chat(struct chat *c, int good, uint64_t *random) {
     int longest = random_int(random, 1, 40);
     c->n = (size_t)random_int(random, 1, random_int(random, 1, 12));
-    for (size_t i = 0; i < c->n; i++)
-        do {
+    for (size_t i = 0; i < c->n; i++) do {
             make_message(c, i, longest, random);
         } while (good && !is_good(c, i));
 }
 
 static void push_message(struct list *l, const struct chat *c, size_t i, int from) {
     push(l, c->message[i].role == MG_USER ? USER : ASSISTANT);
-    for (int k = from; k < c->tokens[i].n; k++)
-        push(l, c->tokens[i].token[k]);
+    for (int k = from; k < c->tokens[i].n; k++) push(l, c->tokens[i].token[k]);
     push(l, END_TURN);
 }
 
 static void layout(struct list *l, const struct chat *c, size_t first, int bos) {
     l->n = 0;
-    if (bos)
-        push(l, BOS);
-    for (size_t i = first; i < c->n; i++)
-        push_message(l, c, i, 0);
+    if (bos) push(l, BOS);
+    for (size_t i = first; i < c->n; i++) push_message(l, c, i, 0);
     push(l, ASSISTANT);
 }
 
@@ -96,8 +92,7 @@ static int layout_default(struct list *l, const struct chat *c, int block) {
     size_t first = 0, last = c->n - 1;
     layout(l, c, 0, 1);
     total = l->n;
-    while (l->n > budget && first < last)
-        layout(l, c, ++first, 1);
+    while (l->n > budget && first < last) layout(l, c, ++first, 1);
     if (l->n > budget) {
         l->n = 0;
         push(l, BOS);
@@ -111,11 +106,9 @@ static int layout_default(struct list *l, const struct chat *c, int block) {
 static int layout_compat(struct list *l, const struct chat *c, int block) {
     int budget = block - block / 4;
     layout(l, c, 0, 0);
-    if (l->n <= budget)
-        return 0;
+    if (l->n <= budget) return 0;
     int start = l->n - budget, end = start;
-    while (end < l->n && l->token[end] != END_TURN)
-        end++;
+    while (end < l->n && l->token[end] != END_TURN) end++;
     int dropped = end < l->n ? end + 1 : start;
     l->n -= dropped;
     memmove(l->token, l->token + dropped, (size_t)l->n * sizeof *l->token);
@@ -128,8 +121,7 @@ static char *dir;
 
 static struct mg_model *open_model(int block, int chat, int compat) {
     uint32_t chars[N_CHARS] = {[26] = ' ', '\n', 0x1F01C, 0x341D};
-    for (uint32_t i = 0; i < 26; i++)
-        chars[i] = 'a' + i;
+    for (uint32_t i = 0; i < 26; i++) chars[i] = 'a' + i;
     struct make_model spec = {.vocab_size = N_CHARS + (chat ? 4 : 1),
                               .n_embd = 1,
                               .n_head = 1,
@@ -141,8 +133,7 @@ static struct mg_model *open_model(int block, int chat, int compat) {
     struct mg_error err = {0};
     struct mg_model *m =
         mg_model_open(dir, &(struct mg_model_options){.compat_05 = compat}, &err);
-    if (!m)
-        fail_msg("%s", err.text);
+    if (!m) fail_msg("%s", err.text);
     return m;
 }
 
@@ -161,8 +152,7 @@ static void compare_chat(const struct mg_model *m, const struct chat *c, int com
     uint64_t got_dropped = 99;
     struct mg_error err = {0};
     int n = mg_chat_prompt(m, c->message, c->n, got, &got_dropped, &err);
-    if (n < 0)
-        fail_msg("%s", err.text);
+    if (n < 0) fail_msg("%s", err.text);
     assert_int_equal(n, want.n);
     assert_memory_equal(got, want.token, (size_t)n * sizeof *got);
     assert_int_equal(got_dropped, dropped);
@@ -240,8 +230,7 @@ static void test_four_megabytes(void **state) {
     (void)state;
     enum { LEN = 4 << 20 };
     char *text = malloc(LEN);
-    for (int i = 0; i < LEN; i++)
-        text[i] = (char)('a' + i % 26);
+    for (int i = 0; i < LEN; i++) text[i] = (char)('a' + i % 26);
     struct mg_model *m = open_model(64, 1, 0);
     struct mg_message message = {MG_USER, text, LEN};
     int32_t tokens[64];
@@ -250,8 +239,7 @@ static void test_four_megabytes(void **state) {
     assert_int_equal(dropped, LEN + 4 - 48);
     assert_int_equal(tokens[0], BOS);
     assert_int_equal(tokens[1], USER);
-    for (int i = 0; i < 44; i++)
-        assert_int_equal(tokens[2 + i], (LEN - 44 + i) % 26);
+    for (int i = 0; i < 44; i++) assert_int_equal(tokens[2 + i], (LEN - 44 + i) % 26);
     assert_int_equal(tokens[46], END_TURN);
     assert_int_equal(tokens[47], ASSISTANT);
     close_model(m);

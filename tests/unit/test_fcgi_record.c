@@ -126,9 +126,13 @@ static void check_params(const char *text, size_t n, enum record_state want) {
 
 static void parameters_must_add_up(void **state) {
     (void)state;
-    check_params("\x01\x01" "ab", 4, RECORD_DONE);
+    check_params("\x01\x01"
+                 "ab",
+                 4, RECORD_DONE);
     check_params("\x00\x00", 2, RECORD_DONE);
-    check_params("\x01\x02" "ab", 4, RECORD_BAD); /* ends within the value */
+    check_params("\x01\x02"
+                 "ab",
+                 4, RECORD_BAD); /* ends within the value */
     check_params("\x01", 1, RECORD_BAD);
     check_params("\x80\x00\x00", 3, RECORD_BAD);
     check_params("\xff\xff\xff\xfe\xff\xff\xff\xfe", 8, RECORD_BAD);

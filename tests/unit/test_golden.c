@@ -45,14 +45,12 @@ static json_t *load_line(const char *line, size_t len) {
             continue;
         }
         in_string ^= line[i] == '"';
-        if (in_string && line[i] == '\\')
-            copy[n++] = line[i++];
+        if (in_string && line[i] == '\\') copy[n++] = line[i++];
         copy[n++] = line[i++];
     }
     json_error_t error;
     json_t *root = json_loadb(copy, n, JSON_ALLOW_NUL, &error);
-    if (!root)
-        fail_msg("%s in %.*s", error.text, (int)n, copy);
+    if (!root) fail_msg("%s in %.*s", error.text, (int)n, copy);
     free(copy);
     return root;
 }
@@ -64,8 +62,7 @@ static uint64_t get_u64(json_t *request, const char *key, uint64_t otherwise) {
 
 static double get_temperature(json_t *request) {
     json_t *t = json_object_get(request, "temperature");
-    if (json_is_string(t))
-        return strtod(json_string_value(t), NULL);
+    if (json_is_string(t)) return strtod(json_string_value(t), NULL);
     return t ? json_number_value(t) : 0.5;
 }
 
@@ -93,8 +90,7 @@ static json_t *run_jobs(struct mg_batch *batch, struct mg_job job, int n) {
         lane[i] = mg_batch_admit(batch, &job, NULL);
         assert_true(lane[i] >= 0);
     }
-    while (mg_batch_step(batch) > 0)
-        continue;
+    while (mg_batch_step(batch) > 0) continue;
     for (int i = 0; i < n; i++) {
         const struct mg_output *out = mg_batch_output(batch, lane[i]);
         assert_true(out->finish == MG_STOP || out->finish == MG_LENGTH);
@@ -122,8 +118,7 @@ static json_t *answer_chat(const struct mg_model *model, struct mg_batch *batch,
     job.prompt = tokens;
     job.n_prompt = mg_chat_prompt(model, messages, read_messages(request, messages),
                                   tokens, &dropped, &err);
-    if (job.n_prompt < 0)
-        fail_msg("%s", err.text);
+    if (job.n_prompt < 0) fail_msg("%s", err.text);
     json_t *texts = run_jobs(batch, job, 1);
     json_t *reply = json_pack("{s:s, s:O, s:o}", "role", "assistant", "content",
                               json_array_get(texts, 0), "tokens_dropped",
@@ -175,8 +170,7 @@ static FILE *open_in(const char *root, const char *name, const char *file) {
     char path[256];
     snprintf(path, sizeof path, "%s/%s/%s", root, name, file);
     FILE *f = fopen(path, "r");
-    if (!f)
-        fail_msg("cannot open %s", path);
+    if (!f) fail_msg("cannot open %s", path);
     return f;
 }
 
@@ -189,8 +183,7 @@ static struct golden open_golden(const char *root, const char *name) {
     if (g.model)
         g.batch = mg_batch_new(
             g.model, &(struct mg_batch_options){.lanes = LANES, .chunk = CHUNK}, &err);
-    if (!g.batch)
-        fail_msg("%s: %s", dir, err.text);
+    if (!g.batch) fail_msg("%s: %s", dir, err.text);
     assert_true(mg_model_info(g.model)->block_size <= MAX_BLOCK);
     return g;
 }

@@ -149,7 +149,7 @@ static void test_linear_is_the_plain_loop(void **state) {
     static const int shapes[][2] = {{1, 1},   {2, 3},     {16, 16}, {64, 16}, {27, 16},
                                     {16, 64}, {48, 16},   {5, 17},  {7, 23},  {33, 40},
                                     {20, 80}, {100, 128}, {31, 15}, {36, 48}, {9, 65},
-                                    {18, 33}, {3, 500}, {17, 900}};
+                                    {18, 33}, {3, 500},   {17, 900}};
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int type = MG_F32; type <= MG_BF16; type++) {
             struct linear_case c = linear_case_new(shapes[s][0], shapes[s][1], type);

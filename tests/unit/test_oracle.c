@@ -27,14 +27,14 @@ struct shape {
 
 /* The corners that matter; random shapes follow. tokens: positions compared. */
 static const struct shape shapes[] = {
-    {27, 16, 4, 1, 16, 16, 0},    /* names */
-    {2, 1, 1, 1, 1, 1, 0},        /* the smallest there is */
-    {2, 8, 8, 1, 3, 3, 0},        /* head_dim 1 */
-    {33, 40, 40, 1, 9, 9, 0},     /* n_head = n_embd */
-    {19, 15, 5, 2, 7, 7, 0},      /* head_dim 3 */
-    {50, 35, 7, 3, 33, 33, 0},    /* head_dim 5, odd everywhere */
-    {64, 60, 3, 2, 40, 40, 0},    /* head_dim 20 */
-    {100, 128, 2, 2, 50, 50, 0},  /* head_dim 64 */
+    {27, 16, 4, 1, 16, 16, 0},   /* names */
+    {2, 1, 1, 1, 1, 1, 0},       /* the smallest there is */
+    {2, 8, 8, 1, 3, 3, 0},       /* head_dim 1 */
+    {33, 40, 40, 1, 9, 9, 0},    /* n_head = n_embd */
+    {19, 15, 5, 2, 7, 7, 0},     /* head_dim 3 */
+    {50, 35, 7, 3, 33, 33, 0},   /* head_dim 5, odd everywhere */
+    {64, 60, 3, 2, 40, 40, 0},   /* head_dim 20 */
+    {100, 128, 2, 2, 50, 50, 0}, /* head_dim 64 */
     /* The chat demo. At 0.2 its scores and logits grow so large that an arithmetic which
      * does nothing but store floats uses half of what is allowed. */
     {100, 128, 4, 4, 256, 96, 0.15},
@@ -62,8 +62,7 @@ static void compare_run(const struct mg_model *model, struct oracle *oracle, int
                         int max_chunk, uint64_t *random, const char *what) {
     struct mg_error err = {0};
     struct mg_forward *f = mg_forward_new(model, 2, max_chunk, MG_KV_F32, &err);
-    if (!f)
-        fail_msg("%s: %s", what, err.text);
+    if (!f) fail_msg("%s: %s", what, err.text);
     int32_t ids[MAX_TOKENS];
     for (int i = 0; i < tokens; i++)
         ids[i] = random_int(random, 0, oracle->vocab_size - 1);
@@ -71,12 +70,11 @@ static void compare_run(const struct mg_model *model, struct oracle *oracle, int
     for (int pos = 0; pos < tokens;) {
         int n = random_int(random, 1, max_chunk);
         n = n < tokens - pos ? n : tokens - pos;
-        struct mg_span span = {.lane = 1, .pos = pos, .n = n, .tokens = ids + pos,
-                               .want_logits = 1};
+        struct mg_span span = {
+            .lane = 1, .pos = pos, .n = n, .tokens = ids + pos, .want_logits = 1};
         const float *got = mg_forward_run(f, &span, 1);
         const double *want = NULL;
-        for (int i = 0; i < n; i++)
-            want = oracle_feed(oracle, ids[pos + i]);
+        for (int i = 0; i < n; i++) want = oracle_feed(oracle, ids[pos + i]);
         compare_logits(got, want, oracle->vocab_size, what);
         pos += n;
     }
@@ -86,9 +84,15 @@ static void compare_run(const struct mg_model *model, struct oracle *oracle, int
 static void compare_shape(const struct shape *s, enum make_dtype dtype, double std,
                           uint64_t *random) {
     struct make_model spec = {
-        .vocab_size = s->vocab, .n_embd = s->n_embd, .n_head = s->n_head,
-        .n_layer = s->n_layer, .block_size = s->block, .dtype = dtype, .std = std,
-        .seed = random_u64(random), .pad = random_int(random, 0, 3),
+        .vocab_size = s->vocab,
+        .n_embd = s->n_embd,
+        .n_head = s->n_head,
+        .n_layer = s->n_layer,
+        .block_size = s->block,
+        .dtype = dtype,
+        .std = std,
+        .seed = random_u64(random),
+        .pad = random_int(random, 0, 3),
     };
     char what[128];
     snprintf(what, sizeof what, "vocab %d, %d/%d/%d/%d, dtype %d, std %g", s->vocab,
@@ -96,8 +100,7 @@ static void compare_shape(const struct shape *s, enum make_dtype dtype, double s
     char *dir = make_model(&spec);
     struct mg_error err = {0};
     struct mg_model *model = mg_model_open(dir, NULL, &err);
-    if (!model)
-        fail_msg("%s: %s", what, err.text);
+    if (!model) fail_msg("%s: %s", what, err.text);
     struct oracle *oracle = oracle_open(dir);
     compare_run(model, oracle, s->tokens, 1, random, what);
     compare_run(model, oracle, s->tokens, random_int(random, 2, 40), random, what);
@@ -123,8 +126,13 @@ static void test_random_shapes(void **state) {
     for (int i = 0; i < 120; i++) {
         int n_head = random_int(&random, 1, 9), dim = random_int(&random, 1, 24);
         int block = random_int(&random, 1, 60);
-        struct shape s = {random_int(&random, 2, 300), n_head * dim, n_head,
-                          random_int(&random, 1, 4), block, block, 0};
+        struct shape s = {random_int(&random, 2, 300),
+                          n_head * dim,
+                          n_head,
+                          random_int(&random, 1, 4),
+                          block,
+                          block,
+                          0};
         double std = 0.02 + 0.18 * (double)random_int(&random, 0, 100) / 100;
         compare_shape(&s, (enum make_dtype)random_int(&random, 0, 3), std, &random);
     }
@@ -135,8 +143,12 @@ static void test_random_shapes(void **state) {
  * lm_head, the logits are lm_head times the normalized embedding. */
 static void test_oracle_by_hand(void **state) {
     (void)state;
-    struct make_model spec = {.vocab_size = 2, .n_embd = 2, .n_head = 1, .n_layer = 1,
-                              .block_size = 2, .seed = 3};
+    struct make_model spec = {.vocab_size = 2,
+                              .n_embd = 2,
+                              .n_head = 1,
+                              .n_layer = 1,
+                              .block_size = 2,
+                              .seed = 3};
     char *dir = make_model(&spec);
     struct oracle *o = oracle_open(dir);
     for (int i = 0; i < o->n_tensors; i++)

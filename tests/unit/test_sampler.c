@@ -49,12 +49,9 @@ static uint64_t advance(uint64_t x) {
 
 /* The state before x: each of the three steps undone. */
 static uint64_t step_back(uint64_t x) {
-    for (int i = 17; i < 64; i *= 2)
-        x ^= x << i;
-    for (int i = 7; i < 64; i *= 2)
-        x ^= x >> i;
-    for (int i = 13; i < 64; i *= 2)
-        x ^= x << i;
+    for (int i = 17; i < 64; i *= 2) x ^= x << i;
+    for (int i = 7; i < 64; i *= 2) x ^= x >> i;
+    for (int i = 13; i < 64; i *= 2) x ^= x << i;
     return x;
 }
 
@@ -62,8 +59,7 @@ static uint64_t step_back(uint64_t x) {
 
 static int is_in(int id, const int *list, int n) {
     for (int i = 0; i < n; i++)
-        if (list[i] == id)
-            return 1;
+        if (list[i] == id) return 1;
     return 0;
 }
 
@@ -76,8 +72,7 @@ static int choose_again(const float *l, int n, double temperature, double u,
             max = l[i];
             last = i;
         }
-    if (temperature == 0)
-        return last;
+    if (temperature == 0) return last;
     for (int i = 0; i < n; i++) {
         p[i] = is_in(i, no, n_no) ? 0 : (double)expl(((double)l[i] - max) / temperature);
         total += p[i];
@@ -85,8 +80,7 @@ static int choose_again(const float *l, int n, double temperature, double u,
     }
     for (int i = 0; i < n; i++) {
         c += p[i];
-        if (u * total < c)
-            return i;
+        if (u * total < c) return i;
     }
     return last;
 }
@@ -118,11 +112,9 @@ static void test_random_choices(void **state) {
     for (int round = 0; round < 40000; round++) {
         float l[MAX_N];
         int n = random_int(&random, 1, round % 50 ? 40 : MAX_N), no[4];
-        for (int i = 0; i < n; i++)
-            l[i] = (float)(3 * random_normal(&random));
+        for (int i = 0; i < n; i++) l[i] = (float)(3 * random_normal(&random));
         if (round % 5 == 0) /* ties */
-            for (int i = 0; i < n; i++)
-                l[i] = (float)random_int(&random, -1, 1);
+            for (int i = 0; i < n; i++) l[i] = (float)random_int(&random, -1, 1);
         int n_no = random_suppress(&random, n, no);
         uint64_t before = random_u64(&random) | 1;
         double t = temperatures[random_int(&random, 0, 6)];
@@ -147,8 +139,7 @@ static void test_frequencies(void **state) {
 
 /* ---- edges ------------------------------------------------------------------------- */
 
-#define FOR_EACH_ISA(ops) \
-    for (int isa_ = 0; ((ops) = mg_ops_get(isa_)); isa_++)
+#define FOR_EACH_ISA(ops) for (int isa_ = 0; ((ops) = mg_ops_get(isa_)); isa_++)
 
 static void test_greedy_takes_the_last_of_equals(void **state) {
     (void)state;
@@ -198,12 +189,12 @@ static void test_all_suppressed_but_one(void **state) {
     const double temperatures[] = {0, 1e-300, 0.5, 1, 1e300};
     float l[5] = {3e38f, 100, -100, 3e38f, 3e38f};
     FOR_EACH_ISA(ops)
-        for (size_t t = 0; t < 5; t++)
-            for (int seed = 1; seed < 50; seed++) {
-                uint64_t before = (uint64_t)seed * 0x9E3779B97F4A7C15u;
-                assert_int_equal(
-                    draw(ops, before, temperatures[t], l, 5, (int[]){4, 0, 3, 1}, 4), 2);
-            }
+    for (size_t t = 0; t < 5; t++)
+        for (int seed = 1; seed < 50; seed++) {
+            uint64_t before = (uint64_t)seed * 0x9E3779B97F4A7C15u;
+            assert_int_equal(
+                draw(ops, before, temperatures[t], l, 5, (int[]){4, 0, 3, 1}, 4), 2);
+        }
 }
 
 /* Next to nothing: only the largest are left, each of equals alike. Very much: all
@@ -223,8 +214,7 @@ static void test_extreme_temperatures(void **state) {
         assert_int_equal(cold[1] + cold[3], 600);
         assert_in_range(cold[1], 200, 400);
         assert_int_equal(tiny[4] + tiny[5], 600);
-        for (int i = 0; i < 6; i++)
-            assert_in_range(hot[i], 50, 150);
+        for (int i = 0; i < 6; i++) assert_in_range(hot[i], 50, 150);
     }
 }
 
@@ -233,18 +223,18 @@ static void test_a_logit_that_is_not_finite(void **state) {
     const struct mg_ops *ops;
     const float bad[] = {NAN, -NAN, INFINITY, -INFINITY};
     FOR_EACH_ISA(ops)
-        for (int n = 1; n <= 40; n++)
-            for (int at = 0; at < n; at++)
-                for (int b = 0; b < 4; b++)
-                    for (int t = 0; t < 2; t++) {
-                        float l[40] = {0};
-                        struct mg_sampler s = {.state = 5, .temperature = t};
-                        l[at] = bad[b];
-                        /* suppressed or not: the arithmetic is broken */
-                        int no = n > 1 ? at : 0, n_no = n > 1 && b % 2;
-                        assert_int_equal(
-                            mg_sampler_draw(&s, ops, l, n, &no, n_no, scratch), -1);
-                    }
+    for (int n = 1; n <= 40; n++)
+        for (int at = 0; at < n; at++)
+            for (int b = 0; b < 4; b++)
+                for (int t = 0; t < 2; t++) {
+                    float l[40] = {0};
+                    struct mg_sampler s = {.state = 5, .temperature = t};
+                    l[at] = bad[b];
+                    /* suppressed or not: the arithmetic is broken */
+                    int no = n > 1 ? at : 0, n_no = n > 1 && b % 2;
+                    assert_int_equal(mg_sampler_draw(&s, ops, l, n, &no, n_no, scratch),
+                                     -1);
+                }
 }
 
 /* ---- exp --------------------------------------------------------------------------- */

@@ -19,8 +19,7 @@ static FILE *open_nm(const char *flags) {
     ssize_t n = readlink("/proc/self/exe", path, sizeof path - 1);
     assert_true(n > 0);
     path[n] = 0;
-    for (int i = 0; i < 3; i++)
-        *strrchr(path, '/') = 0;
+    for (int i = 0; i < 3; i++) *strrchr(path, '/') = 0;
     snprintf(command, sizeof command, "nm %s '%s/libmicrogpt.a'", flags, path);
     FILE *f = popen(command, "r");
     assert_non_null(f);
@@ -39,7 +38,7 @@ static void test_defined_names_begin_with_mg(void **state) {
     while (fgets(line, sizeof line, f)) {
         char name[256], type;
         if (sscanf(line, "%255s %c", name, &type) != 2 || strchr(line, '['))
-            continue; /* the name of a member */
+            continue;                        /* the name of a member */
         if (starts_with(name, "__odr_asan")) /* the sanitizer's own */
             continue;
         n++;
@@ -61,11 +60,9 @@ static void test_nothing_prints_or_exits(void **state) {
     char line[512];
     while (fgets(line, sizeof line, f)) {
         char name[256];
-        if (sscanf(line, "%255s", name) != 1)
-            continue;
+        if (sscanf(line, "%255s", name) != 1) continue;
         for (size_t i = 0; i < sizeof banned / sizeof *banned; i++)
-            if (strcmp(name, banned[i]) == 0)
-                fail_msg("the library uses %s", name);
+            if (strcmp(name, banned[i]) == 0) fail_msg("the library uses %s", name);
     }
     assert_int_equal(pclose(f), 0);
 }

@@ -25,8 +25,7 @@ static int is_space_listed(uint32_t c) {
         0x2000, 0x2001, 0x2002, 0x2003, 0x2004, 0x2005, 0x2006, 0x2007, 0x2008,
         0x2009, 0x200A, 0x2028, 0x2029, 0x202F, 0x205F, 0x3000};
     for (size_t i = 0; i < sizeof list / sizeof *list; i++)
-        if (list[i] == c)
-            return 1;
+        if (list[i] == c) return 1;
     return 0;
 }
 
@@ -49,8 +48,7 @@ static size_t match_row(const unsigned char *s, size_t n, int *whole) {
     for (int r = 0; r < 9; r++) {
         const unsigned char *row = well_formed[r];
         size_t len = r == 0 ? 1 : r == 1 ? 2 : r < 6 ? 3 : 4, i = 0;
-        while (i < len && i < n && s[i] >= row[2 * i] && s[i] <= row[2 * i + 1])
-            i++;
+        while (i < len && i < n && s[i] >= row[2 * i] && s[i] <= row[2 * i + 1]) i++;
         if (i > 0) {
             *whole = i == len;
             return i;
@@ -78,13 +76,11 @@ static size_t trim_ends(char *s, size_t n) {
     size_t first = n, last = 0, k;
     for (size_t i = 0; i < n; i += k) {
         k = (size_t)mg_utf8_next(s + i, s + n, &c);
-        if (is_space_listed(c))
-            continue;
+        if (is_space_listed(c)) continue;
         first = first == n ? i : first;
         last = i + k;
     }
-    if (first == n)
-        return 0;
+    if (first == n) return 0;
     memmove(s, s + first, last - first);
     return last - first;
 }
@@ -92,12 +88,10 @@ static size_t trim_ends(char *s, size_t n) {
 /* ---- tests ------------------------------------------------------------------------- */
 
 static size_t encode_scalar(uint32_t c, unsigned char *s) {
-    if (c < 0x80)
-        return s[0] = (unsigned char)c, 1;
+    if (c < 0x80) return s[0] = (unsigned char)c, 1;
     size_t n = c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
     static const unsigned char lead[] = {0, 0, 0xC0, 0xE0, 0xF0};
-    for (size_t i = n; i-- > 1; c >>= 6)
-        s[i] = (unsigned char)(0x80 | (c & 0x3F));
+    for (size_t i = n; i-- > 1; c >>= 6) s[i] = (unsigned char)(0x80 | (c & 0x3F));
     s[0] = (unsigned char)(lead[n] | c);
     return n;
 }
@@ -115,8 +109,7 @@ static void test_white_space_is_the_25_code_points(void **state) {
 static void test_every_scalar_survives(void **state) {
     (void)state;
     for (uint32_t c = 0; c <= 0x10FFFF; c++) {
-        if (c >= 0xD800 && c <= 0xDFFF)
-            continue;
+        if (c >= 0xD800 && c <= 0xDFFF) continue;
         unsigned char s[4];
         char buf[16];
         uint32_t back;
@@ -141,7 +134,7 @@ static void test_blank(void **state) {
         mg_text_is_blank(" \t\r\n\v\f\xC2\x85\xC2\xA0\xE3\x80\x80\xE2\x80\xA8", 16));
     assert_false(mg_text_is_blank("\0", 1));
     assert_false(mg_text_is_blank("  x", 3));
-    assert_false(mg_text_is_blank("\xE2\x80\x8B", 3)); /* U+200B is no white space */
+    assert_false(mg_text_is_blank("\xE2\x80\x8B", 3));  /* U+200B is no white space */
     assert_false(mg_text_is_blank(" \xEF\xBB\xBF", 4)); /* nor U+FEFF */
 }
 
@@ -164,7 +157,9 @@ static const struct text_case cases[] = {
     {"\xF0\x80\x80", FFFD FFFD FFFD, FFFD FFFD FFFD},
     {"\xE2\x82x", FFFD "x", FFFD "x"},
     {"\xE2\x82\xE2\x82\xAC", FFFD "\xE2\x82\xAC", FFFD "\xE2\x82\xAC"},
-    {"a\x80" "b", "a" FFFD "b", "a" FFFD "b"},
+    {"a\x80"
+     "b",
+     "a" FFFD "b", "a" FFFD "b"},
     {"\xFF\xFE", FFFD FFFD, FFFD FFFD},
     {" \xE2\x82 ", " " FFFD " ", FFFD},
     {"\xEF\xBB\xBF x", "\xEF\xBB\xBF x", "\xEF\xBB\xBF x"},
@@ -205,7 +200,10 @@ static void test_trailing_space_is_held_back(void **state) {
     assert_int_equal(t.visible, 1);
     mg_text_append(&t, "b", 1);
     assert_int_equal(t.visible, 6);
-    assert_memory_equal(buf, "a \xE3\x80\x80" "b", 6);
+    assert_memory_equal(buf,
+                        "a \xE3\x80\x80"
+                        "b",
+                        6);
 }
 
 /* Random bytes, mostly near the borders of the table, in random pieces. */
@@ -214,8 +212,7 @@ static size_t make_bytes(uint64_t *state, unsigned char *s, size_t cap) {
                                          0xBF, 0xC0, 0xC1, 0xC2, 0xDF, 0xE0, 0xE1, 0xE2,
                                          0xED, 0xEF, 0xF0, 0xF1, 0xF4, 0xF5, 0xFF, 0x0A};
     size_t n = random_u64(state) % cap;
-    for (size_t i = 0; i < n; i++)
-        s[i] = near[random_u64(state) % sizeof near];
+    for (size_t i = 0; i < n; i++) s[i] = near[random_u64(state) % sizeof near];
     return n;
 }
 
@@ -253,7 +250,11 @@ static void test_full_buffer_is_not_overrun(void **state) {
     char *buf = malloc(4); /* the sanitizer watches its end */
     struct mg_text t;
     mg_text_init(&t, buf, 4, 0);
-    mg_text_append(&t, "abc\xE2\x82\xAC" "d" "e\xFF", 9);
+    mg_text_append(&t,
+                   "abc\xE2\x82\xAC"
+                   "d"
+                   "e\xFF",
+                   9);
     mg_text_finish(&t);
     assert_int_equal(t.visible, 4);
     assert_memory_equal(buf, "abcd", 4);

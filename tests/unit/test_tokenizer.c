@@ -23,8 +23,7 @@ enum { N = sizeof chars / sizeof *chars };
 static struct mg_tokenizer *open_chars(const uint32_t *list, int n, int chat) {
     struct mg_error err = {0};
     struct mg_tokenizer *t = mg_tokenizer_chars(list, n, chat, &err);
-    if (!t)
-        fail_msg("%s", err.text);
+    if (!t) fail_msg("%s", err.text);
     return t;
 }
 
