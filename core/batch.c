@@ -19,12 +19,14 @@ struct lane {
     struct mg_output out;
     struct mg_text text;
     struct mg_sampler sampler;
-    int32_t *tokens;     /* [block_size + 1] the prompt, then what was sampled */
-    int n_tokens;        /* known so far */
-    int pos;             /* ... of which so many were fed */
-    int limit;           /* most tokens to sample, >= 1 */
-    int end;             /* the token that ends the text */
-    const int *suppress; /* [4] or NULL; the last one for the first token only */
+    int32_t *tokens; /* [block_size + 1] the prompt, then what was sampled */
+    int n_tokens;    /* known so far */
+    int pos;         /* ... of which so many were fed */
+    int limit;       /* most tokens to sample, >= 1 */
+    int32_t end;     /* the token that ends the text */
+    int suppress
+        [5]; /* the first n_suppress always, n_first of them for the first token */
+    int n_suppress, n_first;
     int used, held;
     char *buf; /* [text_cap] */
 };
@@ -34,7 +36,6 @@ struct mg_batch {
     struct mg_forward *forward;
     struct mg_batch_options options;
     size_t text_cap; /* bytes of text per lane */
-    int suppress[4]; /* chat: bos, user, assistant; end_turn */
     int n_free, n_running;
     struct lane *lane;     /* [lanes] */
     int *free;             /* [lanes] a stack */
@@ -64,8 +65,8 @@ static size_t add_part(size_t *size, size_t n, size_t each) {
 static struct layout plan_layout(const struct mg_model *m, int n_lanes) {
     size_t lanes = (size_t)n_lanes, block = (size_t)m->info.block_size;
     struct layout p = {.tokens_each = block + 1};
-    size_t token_text = 3 * mg_tokenizer_max_bytes(m->tokenizer); /* text.h: the worst
-                                                                     case */
+    const struct mg_tokenizer *t = m->tokenizer;
+    size_t token_text = t->growth * t->max_bytes;
     if (__builtin_mul_overflow(block, token_text, &p.text_each) ||
         p.text_each > SIZE_MAX - 3) {
         p.size = SIZE_MAX;
@@ -138,13 +139,7 @@ struct mg_batch *mg_batch_new(const struct mg_model *m, const struct mg_batch_op
                 mg_batch_bytes(m, o));
         return NULL;
     }
-    const struct mg_tokenizer *t = m->tokenizer;
-    *b = (struct mg_batch){
-        .model = m,
-        .options = *o,
-        .suppress = {mg_tokenizer_bos(t), mg_tokenizer_user(t), mg_tokenizer_assistant(t),
-                     mg_tokenizer_end_turn(t)},
-    };
+    *b = (struct mg_batch){.model = m, .options = *o};
     lay_out(b, &p);
     b->forward = mg_forward_new(m, o->lanes, max_rows(o), o->kv, err);
     if (!b->forward) {
@@ -162,56 +157,58 @@ void mg_batch_free(struct mg_batch *b) {
 
 /* ---- admit and release ------------------------------------------------------------- */
 
-static int check_prompt(const struct mg_batch *b, const struct mg_job *job,
-                        struct mg_error *err) {
-    const struct mg_model_info *info = &b->model->info;
-    int compat = b->model->options.compat_05;
-    if (!info->has_chat)
-        return mg_fail(err, MG_EINPUT, "model was not trained with chat tokens");
-    if (!compat && info->vocab_size <= 4)
-        return mg_fail(err, MG_EINPUT, "the model has no tokens to answer with");
-    int longest = compat ? info->block_size : info->block_size - 1;
-    if (job->n_prompt < 1 || job->n_prompt > longest)
-        return mg_fail(err, MG_EINPUT, "a prompt of %d tokens: 1 to %d are possible",
-                       job->n_prompt, longest);
-    for (int i = 0; i < job->n_prompt; i++)
-        if (job->prompt[i] < 0 || job->prompt[i] >= info->vocab_size)
-            return mg_fail(err, MG_EINPUT, "prompt token %d is %d: 0 to %d are possible",
-                           i, (int)job->prompt[i], info->vocab_size - 1);
+static int check_ids(const struct mg_batch *b, const char *what, const int32_t *ids,
+                     int n, struct mg_error *err) {
+    int vocab = b->model->info.vocab_size;
+    for (int i = 0; i < n; i++)
+        if (ids[i] < 0 || ids[i] >= vocab)
+            return mg_fail(err, MG_EINPUT, "%s token %d is %d: 0 to %d are possible",
+                           what, i, (int)ids[i], vocab - 1);
     return 0;
 }
 
 static int check_job(const struct mg_batch *b, const struct mg_job *job,
                      struct mg_error *err) {
-    if (!(job->temperature >= 0) || job->temperature > __DBL_MAX__)
+    const struct mg_model_info *info = &b->model->info;
+    double t = job->sampling.temperature;
+    if (!(t >= 0) || t > __DBL_MAX__)
         return mg_fail(err, MG_EINPUT, "temperature must be a finite number >= 0");
-    return job->kind == MG_CHAT ? check_prompt(b, job, err) : 0;
+    if (job->n_prompt < 1 || job->n_prompt > info->block_size)
+        return mg_fail(err, MG_EINPUT, "a prompt of %d tokens: 1 to %d are possible",
+                       job->n_prompt, info->block_size);
+    if (job->n_suppress < 0 || job->n_suppress > 4 ||
+        job->n_suppress + (job->suppress_first >= 0) >= info->vocab_size)
+        return mg_fail(err, MG_EINPUT, "%d suppressed tokens of %d", job->n_suppress,
+                       info->vocab_size);
+    int n_first = job->suppress_first >= 0;
+    return check_ids(b, "prompt", job->prompt, job->n_prompt, err) ||
+                   check_ids(b, "suppressed", job->suppress, job->n_suppress, err) ||
+                   check_ids(b, "suppressed", &job->suppress_first, n_first, err)
+               ? -1
+               : 0;
 }
 
-/* The kind's own: first tokens, end token, what is not drawn, how much room there is. */
+static void copy_suppressed(struct lane *l, const struct mg_job *job) {
+    for (int i = 0; i < job->n_suppress; i++) l->suppress[i] = job->suppress[i];
+    l->n_suppress = l->n_first = job->n_suppress;
+    if (job->suppress_first >= 0) l->suppress[l->n_first++] = job->suppress_first;
+}
+
 static void start_lane(const struct mg_batch *b, struct lane *l,
                        const struct mg_job *job) {
     const struct mg_model *m = b->model;
-    int compat = m->options.compat_05, room;
-    if (job->kind == MG_CHAT) {
-        for (int i = 0; i < job->n_prompt; i++) l->tokens[i] = job->prompt[i];
-        l->n_tokens = job->n_prompt;
-        l->end = b->suppress[3];
-        l->suppress = compat ? NULL : b->suppress;
-        room = m->info.block_size - job->n_prompt + (compat ? 1 : 0);
-    } else {
-        l->tokens[0] = l->end = b->suppress[0];
-        l->n_tokens = 1;
-        l->suppress = NULL;
-        room = m->info.block_size;
-    }
+    int compat = m->options.compat_05, room = m->info.block_size - job->n_prompt + 1;
+    for (int i = 0; i < job->n_prompt; i++) l->tokens[i] = job->prompt[i];
+    l->n_tokens = job->n_prompt;
+    l->end = job->end;
+    copy_suppressed(l, job);
     l->limit = job->max_tokens > 0 && job->max_tokens < (uint64_t)room
                    ? (int)job->max_tokens
                    : room;
     l->pos = 0;
     l->out = (struct mg_output){.text = l->buf, .n_prompt = l->n_tokens};
     mg_text_init(&l->text, l->buf, b->text_cap, !compat);
-    mg_sampler_init(&l->sampler, job->seed, job->temperature, compat);
+    mg_sampler_init(&l->sampler, job->seed, job->sampling.temperature, compat);
 }
 
 int mg_batch_admit(struct mg_batch *b, const struct mg_job *job, struct mg_error *err) {
@@ -325,7 +322,7 @@ static enum mg_finish append_token(const struct mg_batch *b, struct lane *l, int
 /* Draw the lane's next token. Returns 1 when it goes on. */
 static int draw_token(struct mg_batch *b, struct lane *l, const float *logits) {
     const struct mg_model *m = b->model;
-    int n_suppress = !l->suppress ? 0 : l->out.n_generated == 0 ? 4 : 3;
+    int n_suppress = l->out.n_generated == 0 ? l->n_first : l->n_suppress;
     int token = mg_sampler_draw(&l->sampler, m->ops, logits, m->info.vocab_size,
                                 l->suppress, n_suppress, b->scratch);
     l->out.finish = append_token(b, l, token);

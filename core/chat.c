@@ -1,67 +1,166 @@
 /* SPDX-License-Identifier: Apache-2.0
- *
- * chat.c - messages to prompt tokens, cut to fit the context (generation.md, "chat").
- * Content may be megabytes while the prompt is at most block_size tokens: every message
- * is counted, only what stays is written. Knows no lanes and no JSON. */
+ * chat.c - messages to prompt tokens, a slice at a time, cut to fit the context. Content
+ * may be megabytes while a prompt is at most block_size tokens: every id is counted, the
+ * last block_size are kept in a ring, and the ring is cut when all is encoded. Role
+ * tokens never come from text, so in the ring they are where messages begin and end.
+ * Knows no lanes and no JSON. */
+#include <stdlib.h>
+
 #include "error.h"
 #include "model.h"
 #include "text.h"
 
-enum { MIN_BLOCK = 6 }; /* bos, role, one token, end_turn, assistant = 5 = 6 - 6 / 4 */
-
-/* What counting found. A message is role, content and end_turn: content tokens + 2. */
-struct plan {
-    size_t first;   /* messages before it are dropped */
-    uint64_t total; /* tokens of the whole prompt */
-    uint64_t kept;  /* tokens of the prompt from first on */
-    size_t last;    /* content tokens of the last message */
+enum {
+    MIN_BLOCK = 6, /* bos, role, one token, end_turn, assistant = 5 = 6 - 6 / 4 */
+    CHUNK = 256,   /* ids that the tokenizer hands over at once */
 };
 
-static size_t count_content(const struct mg_model *m, const struct mg_message *msg) {
-    return mg_tokenizer_encode(m->tokenizer, msg->content, msg->len, 0, NULL, 0);
-}
+struct mg_prompt {
+    const struct mg_model *model;
+    const struct mg_message *messages; /* [n_messages], borrowed */
+    size_t n_messages, at;             /* at: the one that is being encoded */
+    struct mg_encoding encoding;
+    uint64_t n_content; /* ids of that one's content so far */
+    int blank;          /* ... and it was white space so far */
+    uint64_t total;     /* ids of the whole prompt so far */
+    int32_t *ring;      /* [block_size] id i of the prompt at i % block_size */
+    int next;           /* total % block_size */
+    int32_t *tokens;    /* [block_size] the result */
+    int n_tokens;
+    uint64_t dropped;
+    void *scratch;
+};
 
-static int fail_message(const struct mg_message *msg, size_t i, struct mg_error *err) {
-    if (mg_text_is_blank(msg->content, msg->len))
-        return mg_fail(err, MG_EINPUT, "messages[%zu]: content is blank", i);
-    return mg_fail(err, MG_EINPUT,
-                   "messages[%zu]: no character of content is known to this model", i);
-}
+/* ---- memory ------------------------------------------------------------------------ */
 
-/* Count from the last message to the first: those that fit are the longest tail of at
- * most limit tokens. extra: tokens of the prompt that belong to no message. */
-static int plan_prompt(const struct mg_model *m, const struct mg_message *messages,
-                       size_t n, uint64_t extra, uint64_t limit, struct plan *p,
-                       struct mg_error *err) {
-    size_t bad = n;
-    *p = (struct plan){.first = n, .total = extra, .kept = extra};
-    for (size_t i = n; i-- > 0;) {
-        size_t count = count_content(m, &messages[i]);
-        if (!m->options.compat_05 &&
-            (count == 0 || mg_text_is_blank(messages[i].content, messages[i].len)))
-            bad = i; /* the first one is reported */
-        if (i == n - 1) p->last = count;
-        p->total += count + 2;
-        if (p->first == i + 1 && p->total <= limit) {
-            p->first = i;
-            p->kept = p->total;
-        }
+struct mg_prompt *mg_prompt_new(const struct mg_model *m, struct mg_error *err) {
+    size_t block = (size_t)m->info.block_size;
+    size_t scratch = m->tokenizer->calls->scratch_bytes(m->tokenizer, MG_MAX_CONTENT);
+    struct mg_prompt *p = calloc(1, sizeof *p);
+    if (p) {
+        p->model = m;
+        p->ring = calloc(block, sizeof *p->ring);
+        p->tokens = calloc(block, sizeof *p->tokens);
+        p->scratch = scratch ? aligned_alloc(64, (scratch + 63) / 64 * 64) : NULL;
     }
-    return bad < n ? fail_message(&messages[bad], bad, err) : 0;
+    if (p && p->ring && p->tokens && (p->scratch || !scratch)) return p;
+    mg_fail(err, MG_ENOMEM, "out of memory for prompts of %zu tokens", block);
+    mg_prompt_free(p);
+    return NULL;
 }
 
-/* role, the content's tokens from skip on (room for them is the caller's promise),
- * end_turn. */
-static int32_t *put_message(const struct mg_model *m, const struct mg_message *msg,
-                            size_t skip, int32_t *out) {
-    const struct mg_tokenizer *t = m->tokenizer;
-    *out++ = msg->role == MG_USER ? mg_tokenizer_user(t) : mg_tokenizer_assistant(t);
-    size_t count = mg_tokenizer_encode(t, msg->content, msg->len, skip, out,
-                                       (size_t)m->info.block_size);
-    out += count - skip;
-    *out++ = mg_tokenizer_end_turn(t);
-    return out;
+size_t mg_prompt_bytes(const struct mg_model *m) {
+    return sizeof(struct mg_prompt) + 2 * (size_t)m->info.block_size * sizeof(int32_t) +
+           m->tokenizer->calls->scratch_bytes(m->tokenizer, MG_MAX_CONTENT);
 }
+
+void mg_prompt_free(struct mg_prompt *p) {
+    if (!p) return;
+    free(p->ring);
+    free(p->tokens);
+    free(p->scratch);
+    free(p);
+}
+
+/* ---- encoding ---------------------------------------------------------------------- */
+
+static void put_id(struct mg_prompt *p, int32_t id) {
+    p->ring[p->next++] = id;
+    p->total++;
+    if (p->next == p->model->info.block_size) p->next = 0;
+}
+
+/* The i-th id of the prompt, one of the last block_size. */
+static int32_t id_at(const struct mg_prompt *p, uint64_t i) {
+    return p->ring[i % (uint64_t)p->model->info.block_size];
+}
+
+static int32_t role_id(const struct mg_prompt *p, size_t i) {
+    const struct mg_tokenizer *t = p->model->tokenizer;
+    return p->messages[i].role == MG_USER ? t->user : t->assistant;
+}
+
+static void begin_message(struct mg_prompt *p) {
+    const struct mg_message *m = &p->messages[p->at];
+    put_id(p, role_id(p, p->at));
+    p->n_content = 0;
+    p->blank = 1;
+    mg_encoding_begin(&p->encoding, p->model->tokenizer, m->content, m->len, p->scratch);
+}
+
+static int end_message(struct mg_prompt *p, struct mg_error *err) {
+    if (!p->model->options.compat_05 && p->blank)
+        return mg_fail(err, MG_EINPUT, "messages[%zu]: content is blank", p->at);
+    if (!p->model->options.compat_05 && p->n_content == 0)
+        return mg_fail(err, MG_EINPUT,
+                       "messages[%zu]: no character of content is known to this model",
+                       p->at);
+    put_id(p, p->model->tokenizer->end_turn);
+    if (++p->at < p->n_messages) begin_message(p);
+    return 0;
+}
+
+/* Some of this message's content: returns the bytes of text it took. */
+static size_t encode_some(struct mg_prompt *p, size_t budget) {
+    int32_t chunk[CHUNK];
+    struct mg_encoding *e = &p->encoding;
+    size_t from = e->at, n = mg_encoding_run(e, budget, chunk, CHUNK);
+    for (size_t i = 0; i < n; i++) put_id(p, chunk[i]);
+    p->n_content += n;
+    p->blank = p->blank && mg_text_is_blank(e->text + from, e->at - from);
+    return e->at - from;
+}
+
+/* ---- cutting ----------------------------------------------------------------------- */
+
+static uint64_t budget_of(const struct mg_model *m) {
+    return (uint64_t)(m->info.block_size - m->info.block_size / 4);
+}
+
+/* Append the ids of the prompt from `from` on to the result. */
+static void copy_tail(struct mg_prompt *p, uint64_t from) {
+    for (uint64_t i = from; i < p->total; i++) p->tokens[p->n_tokens++] = id_at(p, i);
+}
+
+/* The end of the last message, when not even that fits: bos, role, what is left of its
+ * content, end_turn, assistant. */
+static void cut_message(struct mg_prompt *p, uint64_t budget) {
+    p->tokens[p->n_tokens++] = role_id(p, p->n_messages - 1);
+    copy_tail(p, p->total - (budget - 2));
+}
+
+/* The longest tail of whole messages that fits the budget with bos in front, or the end
+ * of the last one. */
+static void cut_prompt(struct mg_prompt *p) {
+    const struct mg_tokenizer *t = p->model->tokenizer;
+    uint64_t budget = budget_of(p->model), all = p->total + 1, from = 0;
+    p->tokens[p->n_tokens++] = t->bos;
+    if (all > budget) from = p->total - (budget - 1);
+    while (from < p->total - 1 && id_at(p, from) != t->user &&
+           id_at(p, from) != t->assistant)
+        from++;
+    if (from == p->total - 1)
+        cut_message(p, budget);
+    else
+        copy_tail(p, from);
+    p->dropped = all - (uint64_t)p->n_tokens;
+}
+
+/* The reference 0.5.0 has no bos and cuts behind the first end_turn at or after id
+ * total - budget. */
+static void cut_compat(struct mg_prompt *p) {
+    uint64_t budget = budget_of(p->model), from = 0;
+    if (p->total > budget) {
+        uint64_t i = p->total - budget;
+        from = i;
+        while (i < p->total && id_at(p, i) != p->model->tokenizer->end_turn) i++;
+        if (i < p->total) from = i + 1;
+    }
+    copy_tail(p, from);
+    p->dropped = from;
+}
+
+/* ---- the public part --------------------------------------------------------------- */
 
 static int check_chat(const struct mg_model *m, size_t n, struct mg_error *err) {
     if (!m->info.has_chat)
@@ -76,39 +175,47 @@ static int check_chat(const struct mg_model *m, size_t n, struct mg_error *err) 
     return 0;
 }
 
-/* The reference 0.5.0 cuts behind the first end_turn at or after token total - budget.
- * Seen from the end, that leaves the longest tail of whole messages that is shorter than
- * budget. */
-static int put_compat(const struct mg_model *m, const struct mg_message *messages,
-                      size_t n, int32_t *tokens, uint64_t *dropped,
-                      struct mg_error *err) {
-    uint64_t budget = (uint64_t)(m->info.block_size - m->info.block_size / 4);
-    struct plan p;
-    if (plan_prompt(m, messages, n, 1, budget - 1, &p, err) < 0) return -1;
-    if (p.total <= budget) {
-        p.first = 0;
-        p.kept = p.total;
+int mg_prompt_begin(struct mg_prompt *p, const struct mg_message *messages, size_t n,
+                    struct mg_error *err) {
+    if (check_chat(p->model, n, err)) return -1;
+    p->messages = messages;
+    p->n_messages = n;
+    p->at = 0;
+    p->total = 0;
+    p->next = p->n_tokens = 0;
+    begin_message(p);
+    return 0;
+}
+
+int mg_prompt_advance(struct mg_prompt *p, size_t budget, struct mg_error *err) {
+    for (size_t used = 0; used < budget && p->at < p->n_messages;) {
+        used += 1 + encode_some(p, budget - used); /* 1: an empty message is work too */
+        if (p->encoding.done && end_message(p, err)) return -1;
     }
-    int32_t *out = tokens;
-    for (size_t i = p.first; i < n; i++) out = put_message(m, &messages[i], 0, out);
-    *out++ = mg_tokenizer_assistant(m->tokenizer);
-    *dropped = p.total - p.kept;
-    return (int)(out - tokens);
+    if (p->at < p->n_messages) return 1;
+    put_id(p, p->model->tokenizer->assistant);
+    if (p->model->options.compat_05)
+        cut_compat(p);
+    else
+        cut_prompt(p);
+    return 0;
+}
+
+const int32_t *mg_prompt_tokens(const struct mg_prompt *p, int *n, uint64_t *dropped) {
+    *n = p->n_tokens;
+    *dropped = p->dropped;
+    return p->tokens;
 }
 
 int mg_chat_prompt(const struct mg_model *m, const struct mg_message *messages, size_t n,
                    int32_t *tokens, uint64_t *dropped, struct mg_error *err) {
-    if (check_chat(m, n, err) < 0) return -1;
-    if (m->options.compat_05) return put_compat(m, messages, n, tokens, dropped, err);
-    uint64_t budget = (uint64_t)(m->info.block_size - m->info.block_size / 4);
-    struct plan p;
-    if (plan_prompt(m, messages, n, 2, budget, &p, err) < 0) return -1;
-    int32_t *out = tokens;
-    *out++ = mg_tokenizer_bos(m->tokenizer);
-    if (p.first == n) /* the last message alone is too long: its end stays */
-        out = put_message(m, &messages[n - 1], p.last - (size_t)(budget - 4), out);
-    for (size_t i = p.first; i < n; i++) out = put_message(m, &messages[i], 0, out);
-    *out++ = mg_tokenizer_assistant(m->tokenizer);
-    *dropped = p.total - (uint64_t)(out - tokens);
-    return (int)(out - tokens);
+    struct mg_prompt *p = mg_prompt_new(m, err);
+    int n_tokens = -1;
+    if (p && !mg_prompt_begin(p, messages, n, err) &&
+        !mg_prompt_advance(p, SIZE_MAX, err)) {
+        const int32_t *found = mg_prompt_tokens(p, &n_tokens, dropped);
+        for (int i = 0; i < n_tokens; i++) tokens[i] = found[i];
+    }
+    mg_prompt_free(p);
+    return n_tokens;
 }

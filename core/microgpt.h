@@ -100,10 +100,35 @@ struct mg_message {
 /* 1 if the len bytes of valid UTF-8 are all Unicode White_Space (or there are none). */
 int mg_text_is_blank(const char *text, size_t len);
 
-/* Lay messages out as a prompt (generation.md, chat): writes at most block_size ids to
- * tokens and returns their number, or -1 (MG_EINPUT: no chat tokens, block_size < 6,
- * blank content, a message of which no known token is left; the text names messages[i]).
- * *dropped = tokens of early history cut. O(bytes of all content); allocates nothing. */
+/* A prompt in the making. All messages are laid out as bos, then for each its role, the
+ * tokens of its content and end_turn, then assistant; what is over block_size -
+ * block_size / 4 tokens is dropped from the front in whole messages; of a last message
+ * that is too long alone the end stays. (compat 0.5: no bos, and its own way to cut.)
+ * One at a time, and reused for the next. */
+struct mg_prompt;
+
+enum {
+    MG_MAX_CONTENT = 256 << 10
+}; /* bytes of one message, where the tokenizer needs
+                                        memory for its text (none does yet) */
+
+struct mg_prompt *mg_prompt_new(const struct mg_model *, struct mg_error *err);
+void mg_prompt_free(struct mg_prompt *);
+size_t mg_prompt_bytes(const struct mg_model *); /* what mg_prompt_new reserves */
+
+/* Begin with n messages, borrowed until the prompt is whole. -1 (MG_EINPUT): no chat
+ * tokens, block_size < 6, no message. */
+int mg_prompt_begin(struct mg_prompt *, const struct mg_message *messages, size_t n,
+                    struct mg_error *err);
+/* Encode about budget bytes more. 1: there is more to do; 0: whole; -1 (MG_EINPUT): blank
+ * content, or content of which no token is known; the text names messages[i]. */
+int mg_prompt_advance(struct mg_prompt *, size_t budget, struct mg_error *err);
+/* A whole one: *n <= block_size ids, until the next begin; *dropped = tokens of early
+ * history cut. */
+const int32_t *mg_prompt_tokens(const struct mg_prompt *, int *n, uint64_t *dropped);
+
+/* All of it at once, for who need not share his time: the number of ids written to tokens
+ * [block_size], or -1 as above, or out of memory. */
 int mg_chat_prompt(const struct mg_model *, const struct mg_message *messages, size_t n,
                    int32_t *tokens, uint64_t *dropped, struct mg_error *err);
 
@@ -117,17 +142,35 @@ struct mg_batch_options {
     enum mg_kv kv;
 };
 
-enum mg_kind { MG_GENERATE, MG_CHAT };
-
-struct mg_job {
-    enum mg_kind kind;
-    const int32_t *prompt; /* MG_CHAT: from mg_chat_prompt; copied. MG_GENERATE: ignored
-                              (bos) */
-    int n_prompt;
-    double temperature;  /* >= 0, finite; 0 is greedy */
-    uint64_t seed;       /* sample i of a request: seed + i */
-    uint64_t max_tokens; /* >= 1; 0 = as many as fit; capped at what fits */
+/* How a token is drawn. */
+struct mg_sampling {
+    double temperature; /* >= 0, finite; 0 is greedy */
 };
+
+/* One sequence, as the batch knows it: it does not know whether this is a chat or a
+ * sample. mg_job_text and mg_job_chat lay out the two that the service has. */
+struct mg_job {
+    const int32_t *prompt; /* 1 to block_size ids; copied */
+    int n_prompt;
+    int32_t end; /* the id that ends the text, which is not part of it; -1: none */
+    int32_t suppress[4]; /* ids that are never drawn */
+    int n_suppress;
+    int32_t suppress_first; /* an id that is not drawn as the first one; -1: none */
+    struct mg_sampling sampling;
+    uint64_t seed; /* sample i of a request: seed + i */
+    uint64_t
+        max_tokens; /* 0 = as many as fit; capped at what fits, which is one for every
+                            position from the prompt's last on */
+};
+
+/* A text that goes on after a prompt, or from bos if job->prompt is NULL: bos ends it. The
+ * other members are the caller's. Cannot fail. */
+void mg_job_text(const struct mg_model *, struct mg_job *);
+
+/* A reply to job->prompt, which is from mg_chat_prompt: end_turn ends it, but not at once;
+ * the other role tokens and bos are not drawn. -1 (MG_EINPUT): the model has no chat
+ * tokens, none to answer with, or a prompt that leaves no room. */
+int mg_job_chat(const struct mg_model *, struct mg_job *, struct mg_error *err);
 
 enum mg_finish {
     MG_RUNNING = 0,

@@ -133,8 +133,8 @@ static int describe_model(struct mg_model *m, struct mg_error *err) {
         for (size_t k = 0; k < sizeof all / sizeof *all; k++) count_matrix(info, all[k]);
     }
     mg_weights_map(m->weights, &info->weights_bytes);
-    info->max_token_bytes = mg_tokenizer_max_bytes(m->tokenizer);
-    info->tokenizer = "char";
+    info->max_token_bytes = m->tokenizer->max_bytes;
+    info->tokenizer = m->tokenizer->name;
     info->kernels = m->ops->name;
     if (strcmp(m->ops->name, "plain")) return 0;
     struct mg_error line = {0};

@@ -1,34 +1,60 @@
 /* SPDX-License-Identifier: Apache-2.0
- * tokenizer.h - text to token ids and back. Format A (a table of characters); format B
- * (BPE) gets its own file behind the same calls. Immutable after open. Internal to
- * core. */
+ * tokenizer.h - text to token ids and back: a table of calls, and the head that every
+ * tokenizer begins with. tok_char.c is format A (a table of characters); another format
+ * is another file. Immutable after open. Internal to core.
+ *
+ * The rule to keep: no text ever becomes a special token. */
 #ifndef MG_TOKENIZER_H
 #define MG_TOKENIZER_H
 
 #include "microgpt.h"
 
-struct mg_tokenizer;
+struct mg_tokenizer_calls;
 
-/* From the chars of meta.json: n code points, token id = index (checkpoint.md);
- * copied. */
+struct mg_tokenizer {
+    const struct mg_tokenizer_calls *calls;
+    const char *name; /* "char" */
+    int vocab_size;
+    int32_t bos;
+    int32_t user, assistant, end_turn; /* -1 without chat */
+    size_t max_bytes;                  /* longest text of one token */
+    size_t growth; /* bytes of text that one byte of a token may become: 3 where tokens
+                      can be ill-formed UTF-8 (U+FFFD), else 1 */
+};
+
+/* One text on its way to ids. */
+struct mg_encoding {
+    const struct mg_tokenizer *tokenizer;
+    const char *text; /* valid UTF-8, borrowed until done */
+    size_t len, at;   /* bytes; those taken so far */
+    int done;
+    void *scratch; /* the caller's, scratch_bytes of it; keeps the state between runs */
+};
+
+struct mg_tokenizer_calls {
+    void (*free)(struct mg_tokenizer *);
+    /* Bytes of one token, *len of them; special tokens have none. */
+    const char *(*text)(const struct mg_tokenizer *, int32_t id, size_t *len);
+    /* What an encoding of at most `longest` bytes needs; 64-byte aligned. */
+    size_t (*scratch_bytes)(const struct mg_tokenizer *, size_t longest);
+    void (*begin)(struct mg_encoding *);
+    /* Work on, for about budget bytes of text, and write at most cap ids; returns how
+     * many. Sets done. Allocates nothing. */
+    size_t (*run)(struct mg_encoding *, size_t budget, int32_t *out, size_t cap);
+};
+
+/* From the chars of meta.json: n different code points, token id = index, behind them the
+ * special tokens (user, assistant, end_turn when has_chat) and bos; copied. Characters it
+ * does not know are skipped. */
 struct mg_tokenizer *mg_tokenizer_chars(const uint32_t *chars, int n, int has_chat,
                                         struct mg_error *err);
-void mg_tokenizer_free(struct mg_tokenizer *);
+void mg_tokenizer_free(struct mg_tokenizer *); /* NULL is fine */
 
-int mg_tokenizer_vocab(const struct mg_tokenizer *);
-int mg_tokenizer_bos(const struct mg_tokenizer *);
-int mg_tokenizer_user(const struct mg_tokenizer *);      /* -1 without chat */
-int mg_tokenizer_assistant(const struct mg_tokenizer *); /* -1 without chat */
-int mg_tokenizer_end_turn(const struct mg_tokenizer *);  /* -1 without chat */
-size_t mg_tokenizer_max_bytes(const struct mg_tokenizer *);
+/* Begin with text; scratch as scratch_bytes says (NULL where that is 0). */
+void mg_encoding_begin(struct mg_encoding *, const struct mg_tokenizer *,
+                       const char *text, size_t len, void *scratch);
+size_t mg_encoding_run(struct mg_encoding *, size_t budget, int32_t *out, size_t cap);
 
-/* Encode len bytes of valid UTF-8. Returns how many tokens the text has; writes those
- * with index skip <= i < skip + cap to out (out may be NULL with cap 0: count only).
- * Unknown characters are skipped. */
-size_t mg_tokenizer_encode(const struct mg_tokenizer *, const char *text, size_t len,
-                           size_t skip, int32_t *out, size_t cap);
-
-/* Bytes of one token, *len of them; special tokens have none. */
-const char *mg_tokenizer_text(const struct mg_tokenizer *, int id, size_t *len);
+const char *mg_tokenizer_text(const struct mg_tokenizer *, int32_t id, size_t *len);
 
 #endif

@@ -15,6 +15,7 @@ struct check {
     int compat_05;
     const struct document *d;
     const struct mg_model *model;
+    struct mg_prompt *prompt;
     struct api_request *r;
     struct api_error *err;
 };
@@ -127,9 +128,11 @@ static int read_messages(const struct check *c, const json_t *array, int32_t *to
         return fail(c, 413, "the body takes too much memory: send fewer messages");
     for (size_t i = 0; i < n; i++)
         if (read_message(c, json_array_get(array, i), i, &messages[i]) < 0) return -1;
-    c->r->n_prompt =
-        mg_chat_prompt(c->model, messages, n, tokens, &c->r->dropped, &error);
-    if (c->r->n_prompt < 0) return fail(c, 400, "%s", error.text);
+    if (mg_prompt_begin(c->prompt, messages, n, &error) ||
+        mg_prompt_advance(c->prompt, SIZE_MAX, &error))
+        return fail(c, 400, "%s", error.text);
+    const int32_t *found = mg_prompt_tokens(c->prompt, &c->r->n_prompt, &c->r->dropped);
+    memcpy(tokens, found, (size_t)c->r->n_prompt * sizeof *tokens);
     return 0;
 }
 
@@ -157,11 +160,11 @@ static int parse_chat(const struct check *c, int32_t *tokens) {
     return read_messages(c, messages, tokens);
 }
 
-int api_parse(const struct document *d, enum mg_kind kind, const struct mg_model *model,
-              int compat_05, struct api_request *r, int32_t *tokens,
-              struct api_error *err) {
-    struct check c = {compat_05, d, model, r, err};
-    *r = (struct api_request){.kind = kind, .temperature = 0.5, .seed = 42};
+int api_parse(const struct document *d, int chat, const struct mg_model *model,
+              struct mg_prompt *prompt, int compat_05, struct api_request *r,
+              int32_t *tokens, struct api_error *err) {
+    struct check c = {compat_05, d, model, prompt, r, err};
+    *r = (struct api_request){.chat = chat, .temperature = 0.5, .seed = 42};
     if (!json_is_object(d->root)) return fail(&c, 400, "the body must be a JSON object");
-    return kind == MG_CHAT ? parse_chat(&c, tokens) : parse_generate(&c);
+    return chat ? parse_chat(&c, tokens) : parse_generate(&c);
 }

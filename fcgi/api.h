@@ -10,7 +10,7 @@
 enum { API_MAX_SAMPLES = 50 };
 
 struct api_request {
-    enum mg_kind kind;
+    int chat; /* 1: reply to tokens; 0: samples */
     int n_samples;
     double temperature;
     uint64_t seed;
@@ -25,11 +25,11 @@ struct api_error {
     char text[320];
 };
 
-/* Check d (the body) for an endpoint of this kind and fill *r; tokens: room for
- * block_size ids. compat_05: a `stream` that is not a bool is ignored, as 0.5.0 did (its
+/* Check d (the body) for chat or generate and fill *r; the prompt of a chat is laid
+ * out in prompt and copied to tokens [block_size]. compat_05: a `stream` that is not a bool is ignored, as 0.5.0 did (its
  * recorded requests have them). 0 or -1. */
-int api_parse(const struct document *d, enum mg_kind kind, const struct mg_model *,
-              int compat_05, struct api_request *r, int32_t *tokens,
+int api_parse(const struct document *d, int chat, const struct mg_model *,
+              struct mg_prompt *, int compat_05, struct api_request *r, int32_t *tokens,
               struct api_error *err);
 
 #endif

@@ -61,7 +61,7 @@ static int send_event(const struct server *s, const struct lane *lane, const cha
     const struct request *r = lane->request;
     struct reply reply = serve_reply(s, r->conn, 1);
     json_t *event = json_object();
-    if (r->api.kind == MG_GENERATE)
+    if (!r->api.chat)
         json_object_set_new_nocheck(event, "index", json_integer(lane->sample));
     json_object_set_new_nocheck(event, "content", json_stringn_nocheck(text, len));
     if (reason) json_object_set_new_nocheck(event, "finish_reason", json_string(reason));
@@ -73,7 +73,7 @@ static void begin_stream(const struct server *s, struct request *r) {
     struct reply reply = serve_reply(s, r->conn, 1);
     r->begun = 1;
     reply_stream_begin(&reply);
-    if (r->api.kind != MG_CHAT) return;
+    if (!r->api.chat) return;
     reply_event(&reply, json_pack("{s:s, s:s, s:I}", "role", "assistant", "content", "",
                                   "tokens_dropped", (json_int_t)r->api.dropped));
 }
@@ -82,8 +82,7 @@ static void stream_lane(const struct server *s, struct lane *lane,
                         const struct mg_output *out) {
     struct request *r = lane->request;
     int has_text = out->len > lane->sent;
-    if (!r->begun && (has_text || out->finish || r->api.kind == MG_CHAT))
-        begin_stream(s, r);
+    if (!r->begun && (has_text || out->finish || r->api.chat)) begin_stream(s, r);
     if (has_text) {
         send_event(s, lane, out->text + lane->sent, out->len - lane->sent, NULL);
         lane->sent = out->len;
@@ -98,7 +97,7 @@ static void finish_request(struct server *s, struct request *r) {
         struct reply reply = serve_reply(s, r->conn, 1);
         serve_account(s, r, 200, finish_name(r->finish));
         reply_stream_end(&reply, 1);
-    } else if (r->api.kind == MG_CHAT) {
+    } else if (r->api.chat) {
         reply_message(s, r);
     } else {
         reply_samples(s, r);

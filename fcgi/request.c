@@ -24,10 +24,12 @@ size_t requests_bytes(const struct mg_model_info *m, int lanes, int queue) {
     return (size_t)(lanes + queue + 1) * (tokens_bytes(m) + text_bytes(m));
 }
 
-int requests_init(struct requests *q, struct mg_batch *batch,
-                  const struct mg_model_info *m, int lanes, int queue) {
+int requests_init(struct requests *q, const struct mg_model *model,
+                  struct mg_batch *batch, int lanes, int queue) {
+    const struct mg_model_info *m = mg_model_info(model);
     int n = lanes + queue + 1;
     memset(q, 0, sizeof *q);
+    q->model = model;
     q->batch = batch;
     q->n_lanes = lanes;
     q->max_waiting = queue;
@@ -130,13 +132,17 @@ static struct request *next_waiting(const struct requests *q) {
 /* The next sample of r to a free lane. */
 static void admit(struct requests *q, struct request *r, int64_t now_ns) {
     struct mg_job job = {
-        .kind = r->api.kind,
-        .prompt = r->tokens,
-        .n_prompt = r->api.n_prompt,
-        .temperature = r->api.temperature,
+        .sampling = {.temperature = r->api.temperature},
         .seed = r->api.seed + (uint64_t)r->next_sample,
         .max_tokens = r->api.max_tokens,
     };
+    if (r->api.chat) {
+        job.prompt = r->tokens;
+        job.n_prompt = r->api.n_prompt;
+        if (mg_job_chat(q->model, &job, NULL)) return; /* cannot be, as below */
+    } else {
+        mg_job_text(q->model, &job);
+    }
     int lane = mg_batch_admit(q->batch, &job, NULL);
     if (lane < 0) return; /* cannot be: a lane is free and api.c checked the job */
     q->lane[lane] = (struct lane){.request = r, .sample = r->next_sample++};

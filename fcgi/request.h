@@ -40,6 +40,7 @@ struct lane {
 };
 
 struct requests {
+    const struct mg_model *model;
     struct mg_batch *batch;
     struct lane *lane; /* [n_lanes] */
     int n_lanes, n_busy;
@@ -56,7 +57,7 @@ struct requests {
 
 /* Bytes requests_init reserves. */
 size_t requests_bytes(const struct mg_model_info *, int lanes, int queue);
-int requests_init(struct requests *, struct mg_batch *, const struct mg_model_info *,
+int requests_init(struct requests *, const struct mg_model *, struct mg_batch *,
                   int lanes, int queue);
 void requests_free(struct requests *);
 

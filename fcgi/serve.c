@@ -118,8 +118,8 @@ static int parse_body(struct server *s, struct request *r, struct api_error *err
                  "the body's JSON takes too much memory: send fewer values");
         return -1;
     }
-    enum mg_kind kind = r->endpoint == EP_CHAT ? MG_CHAT : MG_GENERATE;
-    return api_parse(&d, kind, s->model, s->config->compat_05, &r->api, r->tokens, err);
+    return api_parse(&d, r->endpoint == EP_CHAT, s->model, s->prompt,
+                     s->config->compat_05, &r->api, r->tokens, err);
 }
 
 /* Refuse a request that has its slot but no lane. */

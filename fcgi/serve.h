@@ -12,6 +12,7 @@ struct server {
     const struct config *config;
     struct mg_model *model;
     struct mg_batch *batch;
+    struct mg_prompt *prompt; /* of the chat that is being parsed */
     struct conn_pool *pool;
     struct requests requests;
     char *body;   /* [max_body] one request's body; they are parsed one at a time */

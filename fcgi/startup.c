@@ -79,7 +79,8 @@ static struct memory count_memory(const struct server *s, int lanes) {
     struct mg_batch_options o = batch_options(s, lanes);
     struct memory n = {
         .batch = mg_batch_bytes(s->model, &o),
-        .requests = requests_bytes(m, o.lanes, s->config->queue),
+        .requests =
+            requests_bytes(m, o.lanes, s->config->queue) + mg_prompt_bytes(s->model),
         .conns = conn_pool_bytes(count_conns(s, lanes), s->config->max_body) +
                  (size_t)o.lanes * STREAM_OWED,
         .body = s->config->max_body,
@@ -117,12 +118,14 @@ static int reserve(struct server *s, char *text, size_t size) {
     struct mg_error err = {0};
     s->batch = mg_batch_new(s->model, &o, &err);
     if (!s->batch) return fail(text, size, exit_code(&err), "%s", err.text);
+    s->prompt = mg_prompt_new(s->model, &err);
+    if (!s->prompt) return fail(text, size, exit_code(&err), "%s", err.text);
     s->body = mmap(NULL, s->config->max_body + 1, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     if (s->body == MAP_FAILED) s->body = NULL;
     s->pool = conn_pool_new(count_conns(s, o.lanes), s->config->max_body);
     if (!s->body || !s->pool ||
-        requests_init(&s->requests, s->batch, m, o.lanes, s->config->queue) < 0 ||
+        requests_init(&s->requests, s->model, s->batch, o.lanes, s->config->queue) < 0 ||
         document_init(s->config->max_json, reply_room(m)) < 0)
         return fail(text, size, EXIT_SYSTEM,
                     "out of memory: %zu MiB are needed: lower lanes",
@@ -132,8 +135,8 @@ static int reserve(struct server *s, char *text, size_t size) {
 
 /* One short sample: proves the arithmetic, and touches every weight. */
 static int generate_once(struct server *s, char *text, size_t size) {
-    struct mg_job job = {
-        .kind = MG_GENERATE, .temperature = 1, .seed = 1, .max_tokens = 4};
+    struct mg_job job = {.sampling = {.temperature = 1}, .seed = 1, .max_tokens = 4};
+    mg_job_text(s->model, &job);
     struct mg_error err = {0};
     int lane = mg_batch_admit(s->batch, &job, &err);
     if (lane < 0) return fail(text, size, EXIT_INTERNAL, "%s", err.text);
@@ -164,10 +167,12 @@ void startup_close(struct server *s) {
     conn_pool_free(s->pool);
     requests_free(&s->requests);
     mg_batch_free(s->batch);
+    mg_prompt_free(s->prompt);
     mg_model_close(s->model);
     if (s->body) munmap(s->body, s->config->max_body + 1);
     s->pool = NULL;
     s->batch = NULL;
+    s->prompt = NULL;
     s->model = NULL;
     s->body = NULL;
 }
@@ -206,8 +211,8 @@ double startup_fifty_seconds(struct server *s) {
     int64_t start = clock_ns(), now = start, tokens = 0;
     while (now - start < 200000000) {
         for (int i = 0; i < lanes; i++) {
-            struct mg_job job = {
-                .kind = MG_GENERATE, .temperature = 1e9, .seed = (uint64_t)i};
+            struct mg_job job = {.sampling = {.temperature = 1e9}, .seed = (uint64_t)i};
+            mg_job_text(s->model, &job);
             mg_batch_admit(s->batch, &job, NULL);
         }
         for (int n = 1; n > 0 && now - start < 200000000; now = clock_ns())

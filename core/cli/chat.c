@@ -52,7 +52,8 @@ static int reply(struct chat *c) {
     int n = mg_chat_prompt(c->model, c->messages, c->n, c->prompt, &dropped, &err);
     if (n < 0) return cli_model_error(&err);
     struct mg_job job = c->job;
-    job.kind = MG_CHAT, job.prompt = c->prompt, job.n_prompt = n;
+    job.prompt = c->prompt, job.n_prompt = n;
+    if (mg_job_chat(c->model, &job, &err)) return cli_model_error(&err);
     int lane = mg_batch_admit(c->batch, &job, &err);
     if (lane < 0) return cli_model_error(&err);
     const struct mg_output *out;
@@ -145,10 +146,10 @@ static int chat(struct chat *c) {
 
 int chat_main(const struct cli_command *self, int argc, char **argv) {
     const char *dir = NULL, *compat = NULL;
-    struct chat c = {.job = {.temperature = 0.5, .seed = 42}};
+    struct chat c = {.job = {.sampling = {.temperature = 0.5}, .seed = 42}};
     struct cli_option table[] = {
         {"model", "DIR", CLI_STRING, &dir, 0, 0, "the checkpoint", 0},
-        {"temperature", "X", CLI_REAL, &c.job.temperature, 0, 1e308,
+        {"temperature", "X", CLI_REAL, &c.job.sampling.temperature, 0, 1e308,
          "0 takes the likeliest token", 0},
         {"seed", "N", CLI_SEED, &c.job.seed, 0, 0, "of every reply", 0},
         {"max-tokens", "N", CLI_COUNT, &c.job.max_tokens, 0, 0,

@@ -10,7 +10,8 @@
 static int generate_once(const struct mg_model *model, struct mg_error *err) {
     struct mg_batch *b = session_batch(model, session_lanes(model));
     if (!b) return CLI_SYSTEM;
-    struct mg_job job = {.kind = MG_GENERATE, .temperature = 1, .seed = 42};
+    struct mg_job job = {.sampling = {.temperature = 1}, .seed = 42};
+    mg_job_text(model, &job);
     int lane = mg_batch_admit(b, &job, err), fault = 0;
     if (lane >= 0) {
         while (mg_batch_step(b) > 0) continue;

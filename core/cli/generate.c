@@ -114,13 +114,12 @@ static int generate(struct generation *g, int json) {
 
 int generate_main(const struct cli_command *self, int argc, char **argv) {
     const char *dir = NULL, *compat = NULL;
-    struct generation g = {.n = 1,
-                           .job = {.kind = MG_GENERATE, .temperature = 0.5, .seed = 42}};
+    struct generation g = {.n = 1, .job = {.sampling = {.temperature = 0.5}, .seed = 42}};
     int json = 0;
     struct cli_option table[] = {
         {"model", "DIR", CLI_STRING, &dir, 0, 0, "the checkpoint", 0},
         {"num-samples", "N", CLI_INT, &g.n, 1, 1e7, "how many", 0},
-        {"temperature", "X", CLI_REAL, &g.job.temperature, 0, 1e308,
+        {"temperature", "X", CLI_REAL, &g.job.sampling.temperature, 0, 1e308,
          "0 takes the likeliest token", 0},
         {"seed", "N", CLI_SEED, &g.job.seed, 0, 0, "sample i has seed + i", 0},
         {"max-tokens", "N", CLI_COUNT, &g.job.max_tokens, 0, 0,
@@ -135,6 +134,7 @@ int generate_main(const struct cli_command *self, int argc, char **argv) {
     struct mg_error err = {0};
     rc = session_open(dir, compat, &model, &err);
     g.model = model;
+    if (!rc) mg_job_text(model, &g.job);
     if (!rc) rc = generate(&g, json);
     mg_model_close(model);
     return rc;

@@ -37,20 +37,25 @@ struct work {
 
 /* ---- jobs -------------------------------------------------------------------------- */
 
-/* Half of the prompts are chat, of any length that leaves room; the tokens are any. */
+/* Half of the prompts are chat, of any length that leaves room, a quarter texts that go
+ * on, a quarter begin; the tokens are any. */
 static void make_job(struct work *w, int i, uint64_t *random) {
     const struct mg_model_info *info = mg_model_info(w->model);
     static const double temperatures[] = {0, 0.3, 0.5, 1, 3};
     struct mg_job job = {
-        .kind = info->has_chat && i % 2 ? MG_CHAT : MG_GENERATE,
         .prompt = w->prompt[i],
         .n_prompt = random_int(random, 1, BLOCK - 1),
-        .temperature = temperatures[random_int(random, 0, 4)],
+        .sampling = {.temperature = temperatures[random_int(random, 0, 4)]},
         .seed = random_u64(random),
         .max_tokens = i % 3 ? 0 : (uint64_t)random_int(random, 1, BLOCK),
     };
     for (int k = 0; k < job.n_prompt; k++)
         w->prompt[i][k] = random_int(random, 0, info->vocab_size - 1);
+    if (i % 4 == 0) job.prompt = NULL; /* from bos */
+    if (info->has_chat && i % 2)
+        assert_int_equal(mg_job_chat(w->model, &job, NULL), 0);
+    else
+        mg_job_text(w->model, &job);
     w->job[i] = job;
 }
 
@@ -136,8 +141,8 @@ static void admit_one(struct mix *m) {
     int job = find_waiting(m);
     if (job < 0) return;
     struct mg_job copy = m->w->job[job];
-    copy.prompt = memcpy(malloc(sizeof m->w->prompt[job]), m->w->prompt[job],
-                         sizeof m->w->prompt[job]);
+    size_t bytes = (size_t)copy.n_prompt * sizeof *copy.prompt;
+    copy.prompt = memcpy(malloc(bytes), copy.prompt, bytes);
     int lane = mg_batch_admit(m->b, &copy, NULL);
     free((void *)copy.prompt); /* the batch has its own */
     if (m->n_used == m->lanes) {
@@ -269,8 +274,8 @@ static void test_fifty_samples_are_fifty_singles(void **state) {
     open_work(&w, 0, MAKE_F32, 16, 4);
     struct mg_batch *one = new_batch(w.model, 1, 96, MG_KV_F32);
     struct mg_batch *fifty = new_batch(w.model, 50, 96, MG_KV_F32);
-    struct mg_job job = {
-        .kind = MG_GENERATE, .temperature = 0.7, .seed = UINT64_MAX - 20};
+    struct mg_job job = {.sampling = {.temperature = 0.7}, .seed = UINT64_MAX - 20};
+    mg_job_text(w.model, &job);
     for (int i = 0; i < 50; i++, job.seed++) /* wraps on the way */
         assert_int_equal(mg_batch_admit(fifty, &job, NULL), i);
     while (mg_batch_step(fifty) > 0) continue;

@@ -57,13 +57,25 @@ static const struct make_model chat_spec = {
 
 static int32_t some_prompt[BLOCK + 1];
 
-static struct mg_job chat_job(int n_prompt, uint64_t max_tokens) {
-    return (struct mg_job){.kind = MG_CHAT,
-                           .prompt = some_prompt,
+static struct mg_job prompt_job(int n_prompt, uint64_t max_tokens) {
+    return (struct mg_job){.prompt = some_prompt,
                            .n_prompt = n_prompt,
-                           .temperature = 1,
+                           .sampling = {.temperature = 1},
                            .seed = 3,
                            .max_tokens = max_tokens};
+}
+
+static struct mg_job chat_job(const struct mg_model *m, int n_prompt,
+                              uint64_t max_tokens) {
+    struct mg_job job = prompt_job(n_prompt, max_tokens);
+    assert_int_equal(mg_job_chat(m, &job, NULL), 0);
+    return job;
+}
+
+static struct mg_job text_job(const struct mg_model *m, double temperature) {
+    struct mg_job job = {.sampling = {.temperature = temperature}};
+    mg_job_text(m, &job);
+    return job;
 }
 
 static struct mg_output run_job(struct mg_batch *b, struct mg_job job) {
@@ -80,7 +92,7 @@ static struct mg_output run_job(struct mg_batch *b, struct mg_job job) {
 static void test_lengths_of_generate(void **state) {
     (void)state;
     struct fixture f = open_fixture(chat_spec, 0, 1, 8);
-    struct mg_job job = {.kind = MG_GENERATE, .temperature = 1};
+    struct mg_job job = text_job(f.model, 1);
     const uint64_t asked[] = {0, 1, 2, BLOCK, BLOCK + 1, UINT64_MAX};
     const int limit[] = {BLOCK, 1, 2, BLOCK, BLOCK, BLOCK};
     int lengths = 0, stops = 0;
@@ -104,7 +116,7 @@ static void test_lengths_of_generate(void **state) {
 /* Longest replies of many seeds: the room that is left, and one more in compat. */
 static void check_room(int compat, int n_prompt, uint64_t asked, int limit) {
     struct fixture f = open_fixture(chat_spec, compat, 1, 8);
-    struct mg_job job = chat_job(n_prompt, asked);
+    struct mg_job job = chat_job(f.model, n_prompt, asked);
     int longest = 0;
     for (job.seed = 1; job.seed < 200; job.seed++) {
         struct mg_output out = run_job(f.batch, job);
@@ -145,7 +157,7 @@ static void test_suppression(void **state) {
     for (int compat = 0; compat < 2; compat++) {
         struct fixture f = open_fixture(spec, compat, 1, 8);
         memset(some_prompt, 0, sizeof some_prompt);
-        struct mg_job job = chat_job(5, 0);
+        struct mg_job job = chat_job(f.model, 5, 0);
         int empty = 0, specials = 0, stopped = 0;
         for (int i = 0; i < 400; i++) {
             job.seed += 0x9E3779B97F4A7C15u; /* compat does not mix seeds */
@@ -166,8 +178,8 @@ static void test_suppression(void **state) {
 static void test_held_lane_waits(void **state) {
     (void)state;
     struct fixture f = open_fixture(chat_spec, 0, 2, 4);
-    struct mg_job job = chat_job(9, 0);
-    job.temperature = 0;
+    struct mg_job job = chat_job(f.model, 9, 0);
+    job.sampling.temperature = 0;
     int a = mg_batch_admit(f.batch, &job, NULL), b = mg_batch_admit(f.batch, &job, NULL);
     mg_batch_hold(f.batch, a, 1);
     while (mg_batch_step(f.batch) > 0)
@@ -189,7 +201,7 @@ static void check_shares(int chunk, int n, const int *prompts, const int *shares
     struct fixture f = open_fixture(chat_spec, 0, n, chunk);
     int lane[8];
     for (int i = 0; i < n; i++) {
-        struct mg_job job = chat_job(prompts[i], 0);
+        struct mg_job job = chat_job(f.model, prompts[i], 0);
         lane[i] = mg_batch_admit(f.batch, &job, NULL);
     }
     assert_int_equal(mg_batch_step(f.batch), n);
@@ -217,7 +229,7 @@ static void test_chunk_is_shared(void **state) {
 static void test_lanes_are_used_again(void **state) {
     (void)state;
     struct fixture f = open_fixture(chat_spec, 0, 3, 8);
-    struct mg_job job = chat_job(3, 0);
+    struct mg_job job = chat_job(f.model, 3, 0);
     struct mg_error err = {0};
     for (int round = 0; round < 3; round++) {
         int lane[3], seen = 0;
@@ -245,28 +257,50 @@ static void check_refused(struct mg_batch *b, struct mg_job job, const char *tex
     assert_int_equal(mg_batch_step(b), 0);
 }
 
+/* A chat of n prompt tokens, refused when it is laid out or when it is admitted. */
+static void check_chat_refused(struct fixture *f, int n_prompt, const char *text) {
+    struct mg_error err = {0};
+    struct mg_job job = prompt_job(n_prompt, 0);
+    if (!mg_job_chat(f->model, &job, &err)) {
+        check_refused(f->batch, job, text);
+        return;
+    }
+    assert_int_equal(err.code, MG_EINPUT);
+    assert_string_equal(err.text, text);
+}
+
 static void test_bad_jobs(void **state) {
     (void)state;
     struct fixture f = open_fixture(chat_spec, 0, 1, 8);
     const double bad[] = {-1, -1e-300, NAN, INFINITY, -INFINITY};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        struct mg_job job = {.kind = MG_GENERATE, .temperature = bad[i]};
-        check_refused(f.batch, job, "temperature must be a finite number >= 0");
+        check_refused(f.batch, text_job(f.model, bad[i]),
+                      "temperature must be a finite number >= 0");
     }
-    check_refused(f.batch, chat_job(0, 0), "a prompt of 0 tokens: 1 to 39 are possible");
-    check_refused(f.batch, chat_job(40, 0),
-                  "a prompt of 40 tokens: 1 to 39 are possible");
+    check_chat_refused(&f, 0, "a prompt of 0 tokens: 1 to 39 are possible");
+    check_chat_refused(&f, 40, "a prompt of 40 tokens: 1 to 39 are possible");
     some_prompt[2] = VOCAB;
-    check_refused(f.batch, chat_job(5, 0), "prompt token 2 is 34: 0 to 33 are possible");
+    check_chat_refused(&f, 5, "prompt token 2 is 34: 0 to 33 are possible");
     some_prompt[2] = -1;
-    check_refused(f.batch, chat_job(5, 0), "prompt token 2 is -1: 0 to 33 are possible");
+    check_chat_refused(&f, 5, "prompt token 2 is -1: 0 to 33 are possible");
     some_prompt[2] = 0;
+    struct mg_job job = chat_job(f.model, 5, 0);
+    job.suppress_first = VOCAB;
+    check_refused(f.batch, job, "suppressed token 0 is 34: 0 to 33 are possible");
+    job = chat_job(f.model, 5, 0);
+    job.suppress[1] = -1;
+    check_refused(f.batch, job, "suppressed token 1 is -1: 0 to 33 are possible");
+    job.n_suppress = 5;
+    check_refused(f.batch, job, "5 suppressed tokens of 34");
+    job = text_job(f.model, 1);
+    job.n_prompt = BLOCK + 1;
+    check_refused(f.batch, job, "a prompt of 41 tokens: 1 to 40 are possible");
     close_fixture(&f);
 
     struct make_model plain = chat_spec;
     plain.chat = 0;
     f = open_fixture(plain, 0, 1, 8);
-    check_refused(f.batch, chat_job(5, 0), "model was not trained with chat tokens");
+    check_chat_refused(&f, 5, "model was not trained with chat tokens");
     close_fixture(&f);
 }
 
@@ -289,10 +323,10 @@ static void test_fault_ends_the_lane(void **state) {
     struct make_model spec = chat_spec;
     spec.std = 1e18;
     struct fixture f = open_fixture(spec, 0, 2, 8);
-    struct mg_output out = run_job(f.batch, chat_job(5, 0));
+    struct mg_output out = run_job(f.batch, chat_job(f.model, 5, 0));
     assert_int_equal(out.finish, MG_FAULT);
     assert_int_equal(out.len, 0);
-    out = run_job(f.batch, (struct mg_job){.kind = MG_GENERATE, .temperature = 0});
+    out = run_job(f.batch, text_job(f.model, 0));
     assert_int_equal(out.finish, MG_FAULT);
     close_fixture(&f);
 }
@@ -356,12 +390,14 @@ static void test_nothing_is_allocated_after_new(void **state) {
     (void)state;
     struct fixture f = open_fixture(chat_spec, 0, 4, 8);
     const struct mg_message message = {MG_USER, "hello", 5};
-    int32_t tokens[BLOCK];
     uint64_t dropped;
+    struct mg_prompt *prompt = mg_prompt_new(f.model, NULL);
+    struct mg_job job = prompt_job(0, 0);
     allocfail_arm(0);
-    int n = mg_chat_prompt(f.model, &message, 1, tokens, &dropped, NULL);
-    struct mg_job job = chat_job(n, 0);
-    job.prompt = tokens;
+    assert_int_equal(mg_prompt_begin(prompt, &message, 1, NULL), 0);
+    while (mg_prompt_advance(prompt, 2, NULL) == 1) continue;
+    job.prompt = mg_prompt_tokens(prompt, &job.n_prompt, &dropped);
+    assert_int_equal(mg_job_chat(f.model, &job, NULL), 0);
     for (int i = 0; i < 20; i++) {
         job.seed = (uint64_t)i;
         int lane = mg_batch_admit(f.batch, &job, NULL);
@@ -370,6 +406,7 @@ static void test_nothing_is_allocated_after_new(void **state) {
     }
     allocfail_disarm();
     assert_int_equal(allocfail_count(), 0);
+    mg_prompt_free(prompt);
     close_fixture(&f);
 }
 

@@ -100,10 +100,10 @@ static json_t *run_jobs(struct mg_batch *batch, struct mg_job job, int n) {
     return texts;
 }
 
-static json_t *answer_generate(struct mg_batch *batch, json_t *request,
-                               struct mg_job job) {
+static json_t *answer_generate(const struct mg_model *model, struct mg_batch *batch,
+                               json_t *request, struct mg_job job) {
     uint64_t n = get_u64(request, "num_samples", 1);
-    job.kind = MG_GENERATE;
+    mg_job_text(model, &job);
     return json_pack("{s:o}", "samples",
                      run_jobs(batch, job, n > LANES ? LANES : (int)n));
 }
@@ -114,11 +114,10 @@ static json_t *answer_chat(const struct mg_model *model, struct mg_batch *batch,
     int32_t tokens[MAX_BLOCK];
     uint64_t dropped;
     struct mg_error err = {0};
-    job.kind = MG_CHAT;
     job.prompt = tokens;
     job.n_prompt = mg_chat_prompt(model, messages, read_messages(request, messages),
                                   tokens, &dropped, &err);
-    if (job.n_prompt < 0) fail_msg("%s", err.text);
+    if (job.n_prompt < 0 || mg_job_chat(model, &job, &err)) fail_msg("%s", err.text);
     json_t *texts = run_jobs(batch, job, 1);
     json_t *reply = json_pack("{s:s, s:O, s:o}", "role", "assistant", "content",
                               json_array_get(texts, 0), "tokens_dropped",
@@ -130,13 +129,13 @@ static json_t *answer_chat(const struct mg_model *model, struct mg_batch *batch,
 static json_t *answer(const struct mg_model *model, struct mg_batch *batch,
                       json_t *request) {
     struct mg_job job = {
-        .temperature = get_temperature(request),
+        .sampling = {.temperature = get_temperature(request)},
         .seed = get_u64(request, "seed", 42),
         .max_tokens = get_u64(request, "max_tokens", 0),
     };
     const char *endpoint = json_string_value(json_object_get(request, "endpoint"));
     return strcmp(endpoint, "chat") == 0 ? answer_chat(model, batch, request, job)
-                                         : answer_generate(batch, request, job);
+                                         : answer_generate(model, batch, request, job);
 }
 
 /* ---- folders ----------------------------------------------------------------------- */
