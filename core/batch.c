@@ -65,14 +65,7 @@ static size_t add_part(size_t *size, size_t n, size_t each) {
 static struct layout plan_layout(const struct mg_model *m, int n_lanes) {
     size_t lanes = (size_t)n_lanes, block = (size_t)m->info.block_size;
     struct layout p = {.tokens_each = block + 1};
-    const struct mg_tokenizer *t = m->tokenizer;
-    size_t token_text = t->growth * t->max_bytes;
-    if (__builtin_mul_overflow(block, token_text, &p.text_each) ||
-        p.text_each > SIZE_MAX - 3) {
-        p.size = SIZE_MAX;
-        return p;
-    }
-    p.text_each += 3;
+    p.text_each = m->info.max_sample_bytes;
     add_part(&p.size, 1, sizeof(struct mg_batch));
     p.lane = add_part(&p.size, lanes, sizeof(struct lane));
     p.free = add_part(&p.size, lanes, sizeof(int));

@@ -54,13 +54,14 @@ struct mg_model_options {
 
 struct mg_model_info {
     int vocab_size, n_embd, n_head, n_layer, block_size;
-    int has_chat;           /* trained with role tokens */
-    uint64_t n_params;      /* weights in the file that the model uses */
-    size_t weights_bytes;   /* size of weights.safetensors */
-    size_t max_token_bytes; /* longest text of one token, bytes of UTF-8 */
-    const char *dtype;      /* "F32", "F16", "BF16" or "mixed" */
-    const char *tokenizer;  /* "char" */
-    const char *kernels;    /* "avx512", "avx2", "neon", "plain", "blis" */
+    int has_chat;            /* trained with role tokens */
+    uint64_t n_params;       /* weights in the file that the model uses */
+    size_t weights_bytes;    /* size of weights.safetensors */
+    size_t max_token_bytes;  /* longest text of one token, bytes of UTF-8 */
+    size_t max_sample_bytes; /* longest text of one lane */
+    const char *dtype;       /* "F32", "F16", "BF16" or "mixed" */
+    const char *tokenizer;   /* "char" */
+    const char *kernels;     /* "avx512", "avx2", "neon", "plain", "blis" */
 };
 
 /* Open the checkpoint directory dir: read meta.json, map and check weights.safetensors,

@@ -121,6 +121,12 @@ static void count_matrix(struct mg_model_info *info, const struct mg_matrix *w) 
     info->dtype = !info->dtype || info->dtype == name ? name : "mixed";
 }
 
+/* The text of block_size tokens, and an unfinished character that becomes U+FFFD. */
+static size_t sample_bytes(const struct mg_model_info *info,
+                           const struct mg_tokenizer *t) {
+    return (size_t)info->block_size * t->growth * t->max_bytes + 3;
+}
+
 static int describe_model(struct mg_model *m, struct mg_error *err) {
     struct mg_model_info *info = &m->info;
     count_matrix(info, &m->wte);
@@ -134,6 +140,7 @@ static int describe_model(struct mg_model *m, struct mg_error *err) {
     }
     mg_weights_map(m->weights, &info->weights_bytes);
     info->max_token_bytes = m->tokenizer->max_bytes;
+    info->max_sample_bytes = sample_bytes(info, m->tokenizer);
     info->tokenizer = m->tokenizer->name;
     info->kernels = m->ops->name;
     if (strcmp(m->ops->name, "plain")) return 0;

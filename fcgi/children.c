@@ -53,8 +53,7 @@ static void run_child(const struct child_start *s, int slot, int ready_fd, pid_t
     struct worker_start start = {.config = s->config,
                                  .listen_fds = s->listen_fds,
                                  .n_listen = s->n_listen,
-                                 .ready_fd = ready_fd,
-                                 .slot = slot};
+                                 .ready_fd = ready_fd};
     exit(worker_run(&start));
 }
 

@@ -9,11 +9,11 @@
 #include <stdarg.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "config_keys.h"
-#include "limits.h"
-#include "worker.h"
+#include "machine.h"
 
 #define MAX_KEYS 32
 
@@ -66,7 +66,7 @@ static int apply_defaults(struct load *l) {
     for (int i = 0; i < config_n_keys; i++) {
         const struct config_key *key = &config_keys[i];
         if (config_key_set(key, &l->config, key->fallback, why, sizeof why))
-            return fail(l, EXIT_INTERNAL, "default of %s", why);
+            return fail(l, EX_SOFTWARE, "default of %s", why);
         set_origin(l, key, 0, "default", "");
     }
     return 0;
@@ -108,41 +108,41 @@ static int apply_line(struct load *l, const char *path, int line, char *text) {
     if (!*text || *text == '#') return 0;
     char *equals = strchr(text, '=');
     if (!equals)
-        return fail(l, EXIT_CONFIG, "%s:%d: \"%.60s\" is not of the form key = value",
-                    path, line, text);
+        return fail(l, EX_CONFIG, "%s:%d: \"%.60s\" is not of the form key = value", path,
+                    line, text);
     *equals = 0;
     char *name = trim(text), *value = read_value(equals + 1);
     const struct config_key *key = config_key_find(name, strlen(name));
     if (!key)
-        return fail(l, EXIT_CONFIG,
+        return fail(l, EX_CONFIG,
                     "%s:%d: unknown key \"%.60s\" (microgpt-fcgi --help lists them)",
                     path, line, name);
     int earlier = l->origin[key - config_keys].line;
     if (earlier)
-        return fail(l, EXIT_CONFIG, "%s:%d: %s is already set on line %d", path, line,
+        return fail(l, EX_CONFIG, "%s:%d: %s is already set on line %d", path, line,
                     key->name, earlier);
     if (!value)
-        return fail(l, EXIT_CONFIG, "%s:%d: %s: quotes go around the whole value", path,
+        return fail(l, EX_CONFIG, "%s:%d: %s: quotes go around the whole value", path,
                     line, key->name);
     if (config_key_set(key, &l->config, value, why, sizeof why))
-        return fail(l, EXIT_CONFIG, "%s:%d: %s", path, line, why);
+        return fail(l, EX_CONFIG, "%s:%d: %s", path, line, why);
     set_origin(l, key, line, "", path);
     return 0;
 }
 
 static int apply_file(struct load *l, const char *path) {
     FILE *f = fopen(path, "re");
-    if (!f) return fail(l, EXIT_CONFIG, "%s: %s", path, strerror(errno));
+    if (!f) return fail(l, EX_CONFIG, "%s: %s", path, strerror(errno));
     char *text = NULL;
     size_t room = 0;
     ssize_t len;
     int rc = 0, line = 0;
     while (!rc && (len = getline(&text, &room, f)) >= 0)
         if (strlen(text) != (size_t)len)
-            rc = fail(l, EXIT_CONFIG, "%s:%d: a NUL byte", path, line + 1);
+            rc = fail(l, EX_CONFIG, "%s:%d: a NUL byte", path, line + 1);
         else
             rc = apply_line(l, path, ++line, text);
-    if (!rc && ferror(f)) rc = fail(l, EXIT_CONFIG, "%s: %s", path, strerror(errno));
+    if (!rc && ferror(f)) rc = fail(l, EX_CONFIG, "%s: %s", path, strerror(errno));
     free(text);
     fclose(f);
     return rc;
@@ -156,7 +156,7 @@ static int apply_variable(struct load *l, const struct config_key *key,
     const char *value = getenv(name);
     if (!value || !*value) return 0;
     if (config_key_set(key, &l->config, value, why, sizeof why))
-        return fail(l, EXIT_CONFIG, "environment %s: %s", name, why);
+        return fail(l, EX_CONFIG, "environment %s: %s", name, why);
     set_origin(l, key, 0, "environment ", name);
     return 0;
 }
@@ -179,11 +179,11 @@ static int apply_flag(struct load *l, const char *flag, size_t len, const char *
     char why[400];
     const struct config_key *key = config_key_find(flag, len);
     if (!key)
-        return fail(l, EXIT_USAGE, "unknown option --%.*s (see --help)",
+        return fail(l, EX_USAGE, "unknown option --%.*s (see --help)",
                     (int)(len < 60 ? len : 60), flag);
-    if (!value) return fail(l, EXIT_USAGE, "--%s needs a value", key->name);
+    if (!value) return fail(l, EX_USAGE, "--%s needs a value", key->name);
     if (config_key_set(key, &l->config, value, why, sizeof why))
-        return fail(l, EXIT_USAGE, "%s", why);
+        return fail(l, EX_USAGE, "%s", why);
     set_origin(l, key, 0, "flag --", key->name);
     return 0;
 }
@@ -205,7 +205,7 @@ static int apply_flags(struct load *l, struct config_action *a, int argc, char *
     while (!rc && (c = getopt(argc, argv, "+:c:n:s:m:tTVfh-:")) != -1) switch (c) {
         case 'c':
             if (snprintf(a->file, sizeof a->file, "%s", optarg) >= (int)sizeof a->file)
-                rc = fail(l, EXIT_USAGE, "-c: the path is too long");
+                rc = fail(l, EX_USAGE, "-c: the path is too long");
             break;
         case 'n': rc = apply_flag(l, "workers", 7, optarg); break;
         case 's': rc = apply_flag(l, "listen", 6, optarg); break;
@@ -216,11 +216,11 @@ static int apply_flags(struct load *l, struct config_action *a, int argc, char *
         case 'h': a->help = 1; break;
         case 'f': break; /* always in the foreground */
         case '-': rc = apply_long(l, a, argc, argv); break;
-        case ':': rc = fail(l, EXIT_USAGE, "-%c needs a value", optopt); break;
-        default: rc = fail(l, EXIT_USAGE, "unknown option -%c (see --help)", optopt);
+        case ':': rc = fail(l, EX_USAGE, "-%c needs a value", optopt); break;
+        default: rc = fail(l, EX_USAGE, "unknown option -%c (see --help)", optopt);
         }
     if (!rc && optind < argc)
-        rc = fail(l, EXIT_USAGE, "\"%.60s\" is not expected here (see --help)",
+        rc = fail(l, EX_USAGE, "\"%.60s\" is not expected here (see --help)",
                   argv[optind]);
     return rc;
 }
@@ -237,7 +237,7 @@ static int load_all(struct load *l, struct config_action *a, int argc, char **ar
     if ((rc = apply_flags(l, a, argc, argv))) return rc;
     if (!l->config.workers) {
         struct origin *o = &l->origin[config_key_find("workers", 7) - config_keys];
-        l->config.workers = limits_cpus();
+        l->config.workers = machine_cpus();
         size_t used = strlen(o->text);
         snprintf(o->text + used, sizeof o->text - used, ", auto");
     }
@@ -250,7 +250,7 @@ int config_load(struct config *c, struct config_action *a, int argc, char **argv
     memset(a, 0, sizeof *a);
     if (!l) {
         snprintf(error, error_size, "out of memory");
-        return EXIT_SYSTEM;
+        return EX_OSERR;
     }
     l->error = error;
     l->error_size = error_size;

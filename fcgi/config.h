@@ -30,6 +30,7 @@ struct config {
     int64_t send_timeout_ms;
     size_t max_body;  /* bytes */
     size_t max_json;  /* bytes */
+    size_t max_text;  /* bytes: texts of one worker's requests and replies */
     int parked;       /* idle kept connections per worker */
     int max_requests; /* 0 = never */
     int64_t drain_timeout_ms;

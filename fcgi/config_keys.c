@@ -49,6 +49,8 @@ const struct config_key config_keys[] = {
      "request body; raise nginx's client_max_body_size with it"},
     {"max_json", KEY_SIZE, AT(max_json), 16384, 4096 * MIB, "32m", NULL, NULL,
      "memory for one parsed body"},
+    {"max_text", KEY_SIZE, AT(max_text), 65536, 65536 * MIB, "64m", NULL, NULL,
+     "memory of one worker for long conversations, finished samples and replies"},
     {"parked", KEY_INT, AT(parked), 0, 4096, "64", NULL, NULL,
      "idle kept connections per worker"},
     {"max_requests", KEY_INT, AT(max_requests), 0, INT_MAX, "never", "never", NULL,

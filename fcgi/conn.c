@@ -106,6 +106,10 @@ struct conn *conn_at(const struct conn_pool *p, int i) {
     return &p->live[i]->pub;
 }
 
+int conn_max(const struct conn_pool *p) {
+    return p->max;
+}
+
 int conn_full(const struct conn_pool *p) {
     return p->n_live == p->max;
 }

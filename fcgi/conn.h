@@ -28,6 +28,9 @@ struct conn {
     int index;        /* its place in the pool, for tables beside it */
     int gone;         /* the peer left or failed: nothing more can be written */
     int parked;       /* idle after an answer: the next request may never come */
+    int last;         /* the next answer ends the connection (the worker drains) */
+    int head;         /* of this request: the answer has no body */
+    int no_store;     /* of this request: the answer is not for caches */
     size_t owed;      /* bytes accepted by conn_put that the socket has not taken */
     int64_t since_ns; /* when the request's first byte was seen; idle: when it was
                          parked */
@@ -42,6 +45,7 @@ size_t conn_pool_bytes(int max, size_t max_body);      /* the most it can hold *
 int conn_count(const struct conn_pool *);              /* open connections */
 struct conn *conn_at(const struct conn_pool *, int i); /* 0 <= i < conn_count */
 int conn_full(const struct conn_pool *);
+int conn_max(const struct conn_pool *);
 
 /* Accept one connection. 1: *c is it; 0: nothing there; -1: errno (EMFILE ...). */
 int conn_accept(struct conn_pool *, int listen_fd, int64_t now_ns, struct conn **c);

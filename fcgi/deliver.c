@@ -1,173 +1,143 @@
 /* SPDX-License-Identifier: Apache-2.0
  * deliver.c - one step of the batch, and what it produced: events of streams, finished
- * samples, complete replies. */
+ * samples, whole replies. Their shape is the dialect's. */
 #include "serve.h"
 
-#include "document.h"
-#include "clock.h"
 #include "log.h"
-
-#include <stdio.h>
-#include <string.h>
+#include "reply.h"
 
 enum { OWED_MAX = 64 << 10 }; /* a stream that owes more waits for its client */
 
-static const char *finish_name(enum mg_finish f) {
-    return f == MG_STOP ? "stop" : "length";
+static const char no_room[] = "the server has no memory for this reply now: try again";
+
+/* ---- whole replies ----------------------------------------------------------------- */
+
+static void send_whole(struct server *s, struct request *r) {
+    struct buffer out = {.budget = &s->engine.queue.budget};
+    char header[160] = "";
+    if (r->dialect->whole(r, &out, header, sizeof header)) {
+        buffer_free(&out);
+        serve_shed(s, r, no_room);
+        return;
+    }
+    serve_account(s, r, 200, finish_name(r->finish));
+    reply_bytes(r->conn, s->now_ns, 200, "application/json", header, out.bytes, out.len);
+    buffer_free(&out);
+    queue_close(&s->engine.queue, r);
 }
 
-/* ---- plain replies ----------------------------------------------------------------- */
-
-static void reply_samples(struct server *s, struct request *r) {
-    struct reply reply = serve_reply(s, r->conn, 1);
-    json_t *samples = json_array();
-    for (int i = 0; i < r->api.n_samples; i++)
-        json_array_append_new(
-            samples, json_stringn_nocheck(r->text + r->sample[i].at, r->sample[i].len));
-    int complete = json_array_size(samples) == (size_t)r->api.n_samples;
-    json_t *root = complete ? json_pack("{s:o}", "samples", samples) : NULL;
-    serve_account(s, r, root ? 200 : 500, finish_name(r->finish));
-    reply_json(&reply, 200, "", root);
-}
-
-static void reply_message(struct server *s, struct request *r) {
-    struct reply reply = serve_reply(s, r->conn, 1);
-    char header[160];
-    snprintf(
-        header, sizeof header,
-        "X-Finish-Reason: %s\r\nX-Prompt-Tokens: %llu\r\nX-Completion-Tokens: %llu\r\n",
-        finish_name(r->finish), (unsigned long long)r->prompt_tokens,
-        (unsigned long long)r->output_tokens);
-    json_t *root = json_pack("{s:s, s:s%, s:I}", "role", "assistant", "content",
-                             r->text + r->sample[0].at, r->sample[0].len,
-                             "tokens_dropped", (json_int_t)r->api.dropped);
-    serve_account(s, r, root ? 200 : 500, finish_name(r->finish));
-    reply_json(&reply, 200, header, root);
-}
-
-static void keep_sample(struct request *r, int sample, const struct mg_output *out) {
-    r->sample[sample].at = r->text_len;
+static int keep_sample(struct request *r, int sample, const struct mg_output *out) {
+    r->sample[sample].at = r->text.len;
     r->sample[sample].len = out->len;
-    memcpy(r->text + r->text_len, out->text, out->len);
-    r->text_len += out->len;
+    return buffer_add(&r->text, out->text, out->len);
 }
 
 /* ---- streams ----------------------------------------------------------------------- */
 
-/* One event: {"index", "content", "finish_reason"}; index for generate, reason for the
- * last. */
-static int send_event(const struct server *s, const struct lane *lane, const char *text,
-                      size_t len, const char *reason) {
-    const struct request *r = lane->request;
-    struct reply reply = serve_reply(s, r->conn, 1);
-    json_t *event = json_object();
-    if (!r->api.chat)
-        json_object_set_new_nocheck(event, "index", json_integer(lane->sample));
-    json_object_set_new_nocheck(event, "content", json_stringn_nocheck(text, len));
-    if (reason) json_object_set_new_nocheck(event, "finish_reason", json_string(reason));
-    return reply_event(&reply, event);
-}
-
-/* The head, and for a chat the event that names the role: once the prompt is computed. */
+/* The head, and what the dialect begins with: once the prompt is computed. */
 static void begin_stream(const struct server *s, struct request *r) {
-    struct reply reply = serve_reply(s, r->conn, 1);
     r->begun = 1;
-    reply_stream_begin(&reply);
-    if (!r->api.chat) return;
-    reply_event(&reply, json_pack("{s:s, s:s, s:I}", "role", "assistant", "content", "",
-                                  "tokens_dropped", (json_int_t)r->api.dropped));
+    reply_stream_begin(r->conn, s->now_ns);
+    if (r->dialect->begin) reply_event(r->conn, s->now_ns, r->dialect->begin(r));
 }
 
-static void stream_lane(const struct server *s, struct lane *lane,
+static void stream_lane(const struct server *s, struct place *p,
                         const struct mg_output *out) {
-    struct request *r = lane->request;
-    int has_text = out->len > lane->sent;
-    if (!r->begun && (has_text || out->finish || r->api.chat)) begin_stream(s, r);
+    struct request *r = p->request;
+    int has_text = out->len > p->sent;
+    if (!r->begun && (has_text || out->finish || r->dialect->begin)) begin_stream(s, r);
     if (has_text) {
-        send_event(s, lane, out->text + lane->sent, out->len - lane->sent, NULL);
-        lane->sent = out->len;
+        reply_event(
+            r->conn, s->now_ns,
+            r->dialect->delta(r, p->sample, out->text + p->sent, out->len - p->sent));
+        p->sent = out->len;
     }
-    if (out->finish) send_event(s, lane, "", 0, finish_name(out->finish));
+    if (out->finish)
+        reply_event(r->conn, s->now_ns, r->dialect->finish(r, p->sample, out->finish));
+}
+
+static void end_stream(struct server *s, struct request *r) {
+    serve_account(s, r, 200, finish_name(r->finish));
+    reply_stream_end(r->conn, s->now_ns, 1);
+    queue_close(&s->engine.queue, r);
 }
 
 /* ---- one lane after a step --------------------------------------------------------- */
 
-static void finish_request(struct server *s, struct request *r) {
-    if (r->api.stream) {
-        struct reply reply = serve_reply(s, r->conn, 1);
-        serve_account(s, r, 200, finish_name(r->finish));
-        reply_stream_end(&reply, 1);
-    } else if (r->api.chat) {
-        reply_message(s, r);
-    } else {
-        reply_samples(s, r);
+static void finish_lane(struct server *s, int lane, const struct mg_output *out) {
+    struct place *p = &s->engine.queue.place[lane];
+    struct request *r = p->request;
+    if (!r->ask.stream && keep_sample(r, p->sample, out)) {
+        serve_shed(s, r, no_room);
+        return;
     }
-    request_close(&s->requests, r);
-}
-
-static void finish_lane(struct server *s, int i, const struct mg_output *out) {
-    struct lane *lane = &s->requests.lane[i];
-    struct request *r = lane->request;
-    if (!r->api.stream) keep_sample(r, lane->sample, out);
     r->finish = out->finish;
     r->done++;
-    request_release(&s->requests, i);
-    if (r->done == r->api.n_samples) finish_request(s, r);
+    queue_release(&s->engine.queue, lane);
+    if (r->done < r->ask.n_samples) return;
+    if (r->ask.stream)
+        end_stream(s, r);
+    else
+        send_whole(s, r);
 }
 
-/* What lane i produced; returns the tokens it sampled. */
-static int deliver_lane(struct server *s, int i) {
-    struct lane *lane = &s->requests.lane[i];
-    struct request *r = lane->request;
-    const struct mg_output *out = mg_batch_output(s->batch, i);
-    int sampled = out->n_generated - lane->generated;
+static void note_first(struct server *s, struct request *r, const struct mg_output *out) {
+    if (r->first_ns) return;
+    r->first_ns = s->now_ns;
+    r->prompt_tokens = (uint64_t)out->n_prompt;
+    metrics_first_token(s->now_ns - r->start_ns);
+}
+
+/* What a lane produced; returns the tokens it sampled. */
+static int deliver_lane(struct server *s, int lane) {
+    struct place *p = &s->engine.queue.place[lane];
+    struct request *r = p->request;
+    const struct mg_output *out = mg_batch_output(s->engine.batch, lane);
+    int sampled = out->n_generated - p->generated;
     if (out->n_prefilled < out->n_prompt) return 0;
     if (out->finish == MG_FAULT) {
         log_error("a logit was not finite: request %s ended with 500", r->id);
         serve_fail(s, r, 500, "internal error", "fault");
         return 0;
     }
-    if (r->first_ns == 0) {
-        r->first_ns = s->now_ns;
-        r->prompt_tokens = (uint64_t)out->n_prompt;
-        metrics_first_token(s->now_ns - r->start_ns);
-    }
-    lane->generated = out->n_generated;
+    note_first(s, r, out);
+    p->generated = out->n_generated;
     r->output_tokens += (uint64_t)sampled;
-    if (r->api.stream) {
-        stream_lane(s, lane, out);
+    if (r->ask.stream) {
+        stream_lane(s, p, out);
         if (r->conn->gone) {
             serve_cancel(s, r->conn, "cancelled");
             return sampled;
         }
-        mg_batch_hold(s->batch, i, r->conn->owed > OWED_MAX);
+        mg_batch_hold(s->engine.batch, lane, r->conn->owed > OWED_MAX);
     }
-    if (out->finish) finish_lane(s, i, out);
+    if (out->finish) finish_lane(s, lane, out);
     return sampled;
 }
 
 /* Lanes held for a slow client go on when it has taken enough. */
 static void unhold(struct server *s) {
-    struct requests *q = &s->requests;
+    struct queue *q = &s->engine.queue;
     for (int i = 0; i < q->n_lanes; i++) {
-        struct request *r = q->lane[i].request;
-        if (r && r->api.stream && r->conn->owed <= OWED_MAX)
-            mg_batch_hold(s->batch, i, 0);
+        struct request *r = q->place[i].request;
+        if (r && r->ask.stream && r->conn->owed <= OWED_MAX)
+            mg_batch_hold(s->engine.batch, i, 0);
     }
 }
 
-int serve_step(struct server *s) {
-    struct requests *q = &s->requests;
+int deliver_step(struct server *s) {
+    struct queue *q = &s->engine.queue;
     int64_t before = s->now_ns;
     int tokens = 0;
-    requests_fill(q, s->now_ns);
-    if (q->n_busy == 0) return 0;
     unhold(s);
-    int moved = mg_batch_step(s->batch);
+    int moved = mg_batch_step(s->engine.batch);
     if (moved == 0) return 0;
-    s->now_ns = clock_ns();
-    for (int i = 0; i < q->n_lanes; i++)
-        if (q->lane[i].request) tokens += deliver_lane(s, i);
+    serve_tick(s);
+    for (int i = 0; i < q->n_lanes; i++) {
+        if (!q->place[i].request) continue;
+        tokens += deliver_lane(s, i);
+        body_reset();
+    }
     if (tokens > 0) metrics_token_gap(s->now_ns - before, tokens);
     return moved;
 }

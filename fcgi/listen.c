@@ -16,9 +16,8 @@
 #include <sys/socket.h>
 #include <sys/stat.h>
 #include <sys/un.h>
+#include <sysexits.h>
 #include <unistd.h>
-
-#include "worker.h"
 
 #define SYSTEMD_FIRST_FD 3
 #define LOCK_TRIES       20 /* of 50 ms */
@@ -76,11 +75,11 @@ static int refuse_errno(const struct config *c, const char *call, char *error,
                         size_t size) {
     char what[160];
     snprintf(what, sizeof what, "%s: %s", call, strerror(errno));
-    return refuse(c, EXIT_SYSTEM, what, "", error, size);
+    return refuse(c, EX_OSERR, what, "", error, size);
 }
 
 static int refuse_in_use(const struct config *c, char *error, size_t size) {
-    return refuse(c, EXIT_ADDRESS, "another process is listening there",
+    return refuse(c, EX_UNAVAILABLE, "another process is listening there",
                   "stop it, or set listen to another address", error, size);
 }
 
@@ -115,7 +114,7 @@ static int refuse_directory(const struct config *c, const char *dir, char *error
                  (int)geteuid());
     else
         snprintf(advice, sizeof advice, "create it, or set listen");
-    int code = denied ? EXIT_PERMISSION : errno == ENOENT ? EXIT_CONFIG : EXIT_SYSTEM;
+    int code = denied ? EX_NOPERM : errno == ENOENT ? EX_CONFIG : EX_OSERR;
     return refuse(c, code, what, advice, error, size);
 }
 
@@ -130,7 +129,7 @@ static int find_socket(const struct config *c, const char *path, char *error,
     if (access(dir, W_OK | X_OK)) return -refuse_directory(c, dir, error, size);
     if (lstat(path, &st)) return FREE;
     if (!S_ISSOCK(st.st_mode))
-        return -refuse(c, EXIT_ADDRESS, "a file that is no socket is there",
+        return -refuse(c, EX_UNAVAILABLE, "a file that is no socket is there",
                        "remove it, or set listen to another address", error, size);
     int fd = socket(AF_UNIX, SOCK_STREAM | SOCK_CLOEXEC | SOCK_NONBLOCK, 0);
     if (fd < 0) return -refuse_errno(c, "socket", error, size);
@@ -140,7 +139,7 @@ static int find_socket(const struct config *c, const char *path, char *error,
     if (rc && why == ECONNREFUSED) return STALE;
     if (rc && why == ENOENT) return FREE;
     if (rc && why == EACCES)
-        return -refuse(c, EXIT_PERMISSION, "somebody else's socket is there",
+        return -refuse(c, EX_NOPERM, "somebody else's socket is there",
                        "remove it, or set listen to another address", error, size);
     return LIVE;
 }
@@ -166,13 +165,12 @@ static int grant_access(const struct config *c, const char *path, char *error,
         if (!g) {
             snprintf(what, sizeof what, "socket_group: no group \"%s\" on this host",
                      c->socket_group);
-            return refuse(c, EXIT_CONFIG, what, "", error, size);
+            return refuse(c, EX_CONFIG, what, "", error, size);
         }
         if (chown(path, (uid_t)-1, g->gr_gid)) {
             snprintf(what, sizeof what, "may not give the socket to group \"%s\"",
                      c->socket_group);
-            return refuse(c, EXIT_PERMISSION, what, "uid must be a member of it", error,
-                          size);
+            return refuse(c, EX_NOPERM, what, "uid must be a member of it", error, size);
         }
     }
     if (chmod(path, (mode_t)c->socket_mode)) return refuse_errno(c, "chmod", error, size);
@@ -238,7 +236,7 @@ static int resolve(const struct config *c, struct addrinfo **found, char *error,
     if (!rc) return 0;
     char what[160];
     snprintf(what, sizeof what, "host not found (%s)", gai_strerror(rc));
-    return refuse(c, EXIT_CONFIG, what, "", error, size);
+    return refuse(c, EX_CONFIG, what, "", error, size);
 }
 
 /* The fd, or -1 with errno. */
@@ -279,10 +277,10 @@ static int open_tcp(const struct config *c, char *error, size_t size) {
     if (fd >= 0) return fd;
     if (why == EADDRINUSE) return -refuse_in_use(c, error, size);
     if (why == EACCES)
-        return -refuse(c, EXIT_PERMISSION, "permission denied", "use a port above 1023",
-                       error, size);
+        return -refuse(c, EX_NOPERM, "permission denied", "use a port above 1023", error,
+                       size);
     if (why == EADDRNOTAVAIL)
-        return -refuse(c, EXIT_CONFIG, "not an address of this host", "", error, size);
+        return -refuse(c, EX_CONFIG, "not an address of this host", "", error, size);
     return -refuse_errno(c, "bind", error, size);
 }
 
@@ -300,12 +298,12 @@ int listen_check(const struct config *c, char *text, size_t size) {
         close(rc);
         rc = FREE;
     }
-    if (!path && rc == -EXIT_ADDRESS) rc = LIVE;
+    if (!path && rc == -EX_UNAVAILABLE) rc = LIVE;
     if (rc < 0) return -rc;
     if (*c->socket_group && path && !getgrnam(c->socket_group)) {
         snprintf(text, size, "%s: socket_group: no group \"%s\" on this host", c->listen,
                  c->socket_group);
-        return EXIT_CONFIG;
+        return EX_CONFIG;
     }
     snprintf(text, size, "%s", rc == LIVE ? "in use now" : "free");
     return 0;

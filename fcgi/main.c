@@ -9,10 +9,11 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "config.h"
-#include "limits.h"
+#include "machine.h"
 #include "listen.h"
 #include "log.h"
 #include "master.h"
@@ -32,7 +33,7 @@ static int print_version(void) {
 #endif
     printf("BLIS: %s\n", mg_blis_version());
     printf("instruction set: %s\n", mg_instruction_set());
-    return fflush(stdout) ? EXIT_SYSTEM : 0;
+    return fflush(stdout) ? EX_OSERR : 0;
 }
 
 /* -t: everything that could fail later, in one line. */
@@ -60,7 +61,7 @@ static void fill_standard_fds(void) {
 }
 
 static void check_descriptors(void) {
-    int64_t have = limits_raise_files();
+    int64_t have = machine_raise_files();
     int64_t need = 64 + config.queue + config.parked + (config.lanes ? config.lanes : 64);
     if (have < need)
         log_warn("the descriptor limit is %lld, queue, parked and lanes may need %lld: "
@@ -74,7 +75,7 @@ static int run_plain_worker(const int *fds, int n) {
     struct worker_start start = {
         .config = &config, .listen_fds = fds, .n_listen = n, .ready_fd = -1};
     log_name("worker");
-    int rc = metrics_attach(&config, &start.slot, error, sizeof error);
+    int slot, rc = metrics_attach(&config, &slot, error, sizeof error);
     if (rc) {
         log_error("%s", error);
         return rc;
@@ -131,7 +132,7 @@ int main(int argc, char **argv) {
     if (action.version) return print_version();
     if (action.dump) {
         config_dump(stdout);
-        return fflush(stdout) ? EXIT_SYSTEM : 0;
+        return fflush(stdout) ? EX_OSERR : 0;
     }
     if (action.test) return test_all();
     signal(SIGPIPE, SIG_IGN);
@@ -139,7 +140,7 @@ int main(int argc, char **argv) {
     if (log_open(&config)) {
         fprintf(stderr, "microgpt-fcgi: log_file: %s: %s\n", config.log_file,
                 strerror(errno));
-        return errno == EACCES || errno == EPERM ? EXIT_PERMISSION : EXIT_CONFIG;
+        return errno == EACCES || errno == EPERM ? EX_NOPERM : EX_CONFIG;
     }
     return run(argc, argv);
 }

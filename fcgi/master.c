@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/signalfd.h>
 #include <sys/wait.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include "children.h"
@@ -165,7 +166,7 @@ static void describe_death(int status, char *out, size_t size) {
 }
 
 static int is_checkpoint_code(int code) {
-    return code == EXIT_BAD_CHECKPOINT || code == EXIT_NO_CHECKPOINT;
+    return code == EX_DATAERR || code == EX_NOINPUT;
 }
 
 /* No worker before its time: at once, then 0.5, 1, 2, 4, 8, 10 s when they die young. */
@@ -195,7 +196,7 @@ static void take_failed_try(const char *what, int code, int64_t life_ns) {
         snprintf(why, sizeof why, "its first worker %s (its own lines above say why)",
                  what);
         abandon_next(why);
-    } else if (code >= EXIT_USAGE && code != EXIT_INTERNAL && code != EXIT_SYSTEM) {
+    } else if (code >= EX_USAGE && code != EX_SOFTWARE && code != EX_OSERR) {
         m.exit_code = code; /* another try would end the same way */
     } else {
         back_off(code, life_ns);
@@ -384,7 +385,7 @@ int master_run(struct config *c, int argc, char **argv, const int *listen_fds,
     m.wanted = c->workers;
     if (open_signals() < 0) {
         log_error("signalfd: %s", strerror(errno));
-        return EXIT_SYSTEM;
+        return EX_OSERR;
     }
     int rc = metrics_create(c, error, sizeof error);
     if (rc) {

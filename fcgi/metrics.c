@@ -14,11 +14,12 @@
 #include <sys/random.h>
 #include <sys/stat.h>
 #include <time.h>
+#include <sysexits.h>
 #include <unistd.h>
 
+#include "clock.h"
 #include "log.h"
 #include "metrics_table.h"
-#include "worker.h"
 
 #define HEAD_TRIES 100 /* of 50 ms */
 
@@ -126,12 +127,6 @@ void metrics_worker(enum worker_state state, int lanes, int queue,
 
 /* ---- slots ---- */
 
-static int64_t monotonic_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * 1000000000LL + t.tv_nsec;
-}
-
 static struct flock slot_range(int slot, short type) {
     return (struct flock){.l_type = type,
                           .l_whence = SEEK_SET,
@@ -165,7 +160,7 @@ static void begin_slot(int slot, int number, int generation) {
     clear_gauges(s);
     s->number = number;
     s->generation = generation;
-    s->started_ns = monotonic_ns();
+    s->started_ns = clock_ns();
     STORE(s->heartbeat_ns, s->started_ns);
     STORE(s->owner, owner);
     STORE(s->state, WORKER_STARTING);
@@ -216,7 +211,7 @@ void metrics_reload(int ok) {
 
 static void start_clock(void) {
     start_unix = time(NULL);
-    start_ns = monotonic_ns();
+    start_ns = clock_ns();
     if (getrandom(&owner, sizeof owner, GRND_NONBLOCK) != sizeof owner)
         owner = (uint64_t)start_ns ^ (uint64_t)getpid() << 40;
     owner |= 1;
@@ -236,9 +231,9 @@ static int table_fits(const struct table *t) {
 }
 
 static int fail_file(const struct config *c, const char *what, char *error, size_t size) {
-    int code = errno == EACCES || errno == EPERM || errno == EROFS ? EXIT_PERMISSION
-               : errno == ENOENT || errno == EISDIR                ? EXIT_CONFIG
-                                                                   : EXIT_SYSTEM;
+    int code = errno == EACCES || errno == EPERM || errno == EROFS ? EX_NOPERM
+               : errno == ENOENT || errno == EISDIR                ? EX_CONFIG
+                                                                   : EX_OSERR;
     snprintf(error, size, "metrics: %s %s: %s", what, c->metrics, strerror(errno));
     return code;
 }
@@ -246,7 +241,7 @@ static int fail_file(const struct config *c, const char *what, char *error, size
 static int fail_version(const struct config *c, char *error, size_t size) {
     snprintf(error, size, "metrics: %s is not a counter file of this version: remove it",
              c->metrics);
-    return EXIT_CONFIG;
+    return EX_CONFIG;
 }
 
 /* Lock or unlock the head of the file. Others hold it for microseconds, unless they were
@@ -306,7 +301,7 @@ static int map_memory(char *error, size_t size) {
                    MAP_SHARED | MAP_ANONYMOUS, -1, 0);
     if (p == MAP_FAILED) {
         snprintf(error, size, "no memory for the counters: %s", strerror(errno));
-        return EXIT_SYSTEM;
+        return EX_OSERR;
     }
     table = p;
     init_table(table);
@@ -327,7 +322,7 @@ int metrics_attach(const struct config *c, int *slot, char *error, size_t size) 
     if (*slot < 0) {
         snprintf(error, size, "metrics: all %d slots of %s are taken", METRICS_SLOTS,
                  c->metrics);
-        return EXIT_CONFIG;
+        return EX_CONFIG;
     }
     metrics_use_slot(*slot);
     return 0;
@@ -352,7 +347,7 @@ int64_t metrics_start_unix(void) {
 }
 
 int64_t metrics_uptime_ns(void) {
-    return monotonic_ns() - start_ns;
+    return clock_ns() - start_ns;
 }
 
 const char *metrics_scope(void) {

@@ -4,6 +4,8 @@
  * Losing one is harmless. */
 #include "notify.h"
 
+#include "clock.h"
+
 #include <inttypes.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -56,10 +58,7 @@ void notify_send(const char *fmt, ...) {
 }
 
 void notify_reloading(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    notify_send("RELOADING=1\nMONOTONIC_USEC=%" PRId64,
-                t.tv_sec * (int64_t)1000000 + t.tv_nsec / 1000);
+    notify_send("RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_ns() / 1000);
 }
 
 void notify_alive(int64_t now) {

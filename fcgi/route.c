@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * route.c - path, method, Accept, length and Content-Type, in the order of http-api's
- * table. The path is SCRIPT_NAME, so that a web server may mount the API anywhere (or
+ * route.c - path, method, Accept, length and Content-Type, in the order of
+ * microgpt-api(7). The path is SCRIPT_NAME, so that a web server may mount the API anywhere (or
  * PATH_INFO, where a CGI server sets it). */
 #include "route.h"
 
@@ -10,16 +10,16 @@
 static const struct {
     const char *path;
     enum endpoint endpoint;
-    int post;
+    const struct dialect *post; /* NULL: GET and HEAD */
 } routes[] = {
-    {"/microgpt/v1/generate", EP_GENERATE, 1},
-    {"/microgpt/v1/chat", EP_CHAT, 1},
-    {"/health", EP_HEALTH, 0},
-    {"/microgpt/health", EP_HEALTH, 0},
-    {"/metrics", EP_METRICS, 0},
-    {"/microgpt/metrics", EP_METRICS, 0},
-    {"/status", EP_STATUS, 0},
-    {"/microgpt/status", EP_STATUS, 0},
+    {"/microgpt/v1/generate", EP_GENERATE, &dialect_generate},
+    {"/microgpt/v1/chat", EP_CHAT, &dialect_chat},
+    {"/health", EP_HEALTH, NULL},
+    {"/microgpt/health", EP_HEALTH, NULL},
+    {"/metrics", EP_METRICS, NULL},
+    {"/microgpt/metrics", EP_METRICS, NULL},
+    {"/status", EP_STATUS, NULL},
+    {"/microgpt/status", EP_STATUS, NULL},
 };
 
 static size_t skip_space(const char *s) {
@@ -115,7 +115,7 @@ static struct route check_post(struct route r, const struct conn *c) {
 }
 
 struct route route_request(const struct conn *c) {
-    struct route r = {.endpoint = EP_OTHER, .header = ""};
+    struct route r = {.endpoint = EP_OTHER, .dialect = &dialect_generate, .header = ""};
     const char *method = conn_param(c, "REQUEST_METHOD"),
                *path = conn_param(c, "PATH_INFO");
     size_t i = 0, n = sizeof routes / sizeof *routes;
@@ -125,7 +125,8 @@ struct route route_request(const struct conn *c) {
         return refuse(
             r, 404, "no such path: POST /microgpt/v1/generate or /microgpt/v1/chat", "");
     r.endpoint = routes[i].endpoint;
-    r.post = routes[i].post;
+    r.post = routes[i].post != NULL;
+    if (r.post) r.dialect = routes[i].post;
     r.head = strcmp(method, "HEAD") == 0;
     if (r.post) {
         if (strcmp(method, "POST") != 0)

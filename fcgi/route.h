@@ -4,14 +4,14 @@
 #ifndef ROUTE_H
 #define ROUTE_H
 
-#include "conn.h"
-#include "metrics.h"
+#include "dialect.h"
 
 struct route {
     enum endpoint endpoint;
-    int post;       /* one of the two that take a body */
-    int head;       /* HEAD: answer without a body */
-    int accept_sse; /* the client admits text/event-stream */
+    const struct dialect *dialect; /* errors are in it, and all of a post */
+    int post;                      /* takes a body */
+    int head;                      /* HEAD: answer without a body */
+    int accept_sse;                /* the client admits text/event-stream */
     int accept_json;
     int status;         /* 0, or the error to answer with */
     const char *error;  /* its text */

@@ -1,21 +1,25 @@
 /* SPDX-License-Identifier: Apache-2.0
- * serve.c - from a request's bytes to the queue, and every answer that needs no lane. */
+ * serve.c - from a request's bytes to the queue, and every answer that needs no lane. A
+ * request walks forward: route, body, dialect, queue. */
 #include "serve.h"
 
-#include "document.h"
 #include "clock.h"
 #include "log.h"
+#include "reply.h"
 #include "route.h"
 
+#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 
-struct reply serve_reply(const struct server *s, struct conn *c, int no_store) {
-    int keep = !s->draining || s->now_ns < s->keep_until_ns;
-    return (struct reply){
-        .conn = c, .keep = keep, .no_store = no_store, .now_ns = s->now_ns};
+static const char retry_after[] = "Retry-After: 1\r\n";
+
+void serve_tick(struct server *s) {
+    s->now_ns = clock_ns();
 }
+
+/* ---- counting ---------------------------------------------------------------------- */
 
 static void log_and_count(struct server *s, const struct log_request *line,
                           enum endpoint ep) {
@@ -34,7 +38,7 @@ void serve_account(struct server *s, const struct request *r, int status,
         .status = status,
         .prompt_tokens = r->prompt_tokens,
         .output_tokens = r->output_tokens,
-        .dropped = r->api.dropped,
+        .dropped = r->dropped,
         .queued_ns = lane - r->start_ns,
         .prefill_ns = first - lane,
         .decode_ns = now - first,
@@ -61,119 +65,114 @@ static void account_at_once(struct server *s, const char *id, enum endpoint ep,
 /* ---- answers without a body to read ------------------------------------------------ */
 
 /* Health, and the pages of operators. */
-static void answer_page(struct server *s, struct conn *c, const struct route *route,
+static void answer_page(struct server *s, struct conn *c, enum endpoint page,
                         const char *id) {
-    struct reply reply = serve_reply(s, c, 0);
     const char *type = "text/plain";
     char *text = NULL;
     size_t len = 0;
-    reply.head = route->head;
-    if (route->endpoint == EP_METRICS) {
+    if (page == EP_METRICS) {
         type = "text/plain; version=0.0.4; charset=utf-8";
         text = metrics_render(&len);
-    } else if (route->endpoint == EP_STATUS) {
+    } else if (page == EP_STATUS) {
         type = "application/json";
         text = metrics_status(&len);
     }
-    int found = text || route->endpoint == EP_HEALTH;
-    account_at_once(s, id, route->endpoint, c->since_ns, found ? 200 : 500);
+    int found = text || page == EP_HEALTH;
+    account_at_once(s, id, page, c->since_ns, found ? 200 : 500);
     if (text) {
-        reply_bytes(&reply, 200, type, "", text, len);
+        reply_bytes(c, s->now_ns, 200, type, "", text, len);
     } else if (found) {
-        reply_bytes(&reply, 200, type, "", "Ok", 2);
+        reply_bytes(c, s->now_ns, 200, type, "", "Ok", 2);
     } else {
         log_error("no memory for the text of an operator's page");
-        reply_error(&reply, 500, "", "internal error");
+        reply_json(c, s->now_ns, 500, "", dialect_generate.error(500, "internal error"));
     }
     free(text);
 }
 
-/* ---- generate and chat ------------------------------------------------------------- */
+/* What the path, the method or a header rules out. */
+static void answer_refusal(struct server *s, struct conn *c, const struct route *route,
+                           const char *id) {
+    account_at_once(s, id, route->endpoint, c->since_ns, route->status);
+    reply_json(c, s->now_ns, route->status, route->header,
+               route->dialect->error(route->status, route->error));
+}
 
-/* Read the body into s->body: its length, or -1 with *err filled. */
-static int64_t read_body(struct server *s, struct conn *c, struct api_error *err) {
-    const char *said = conn_param(c, "CONTENT_LENGTH");
-    int64_t n = conn_body(c, s->body);
-    if (n >= 0 && (*said == '\0' || strtoull(said, NULL, 10) == (uint64_t)n)) return n;
-    err->status = 400;
-    snprintf(err->text, sizeof err->text,
-             "the body is not as long as its Content-Length says");
+/* ---- requests with a body ---------------------------------------------------------- */
+
+__attribute__((format(printf, 3, 4))) static int refuse(struct refusal *why, int status,
+                                                        const char *fmt, ...) {
+    va_list ap;
+    va_start(ap, fmt);
+    why->status = status;
+    vsnprintf(why->text, sizeof why->text, fmt, ap);
+    va_end(ap);
     return -1;
 }
 
-/* Body, JSON, fields: 0 with r->api filled, or -1 with *err. */
-static int parse_body(struct server *s, struct request *r, struct api_error *err) {
-    struct document d;
-    int64_t n = read_body(s, r->conn, err);
-    if (n < 0) return -1;
-    switch (document_parse(&d, s->body, (size_t)n)) {
-    case DOCUMENT_OK: break;
-    case DOCUMENT_BROKEN:
-        err->status = 400;
-        snprintf(err->text, sizeof err->text, "the body is not JSON: %s", d.error);
-        return -1;
-    case DOCUMENT_TOO_BIG:
-        err->status = 413;
-        snprintf(err->text, sizeof err->text,
-                 "the body's JSON takes too much memory: send fewer values");
-        return -1;
-    }
-    return api_parse(&d, r->endpoint == EP_CHAT, s->model, s->prompt,
-                     s->config->compat_05, &r->api, r->tokens, err);
+/* Read the body into s->body: its length, or -1 with *why filled. */
+static int64_t read_body(struct server *s, struct conn *c, struct refusal *why) {
+    const char *said = conn_param(c, "CONTENT_LENGTH");
+    int64_t n = conn_body(c, s->body);
+    if (n >= 0 && (*said == '\0' || strtoull(said, NULL, 10) == (uint64_t)n)) return n;
+    return refuse(why, 400, "the body is not as long as its Content-Length says");
 }
 
-/* Refuse a request that has its slot but no lane. */
-static void refuse(struct server *s, struct request *r, const struct api_error *err,
-                   const char *header, const char *reason) {
-    struct reply reply = serve_reply(s, r->conn, 1);
-    document_reset();
-    serve_account(s, r, err->status, reason);
-    reply_error(&reply, err->status, header, err->text);
-    request_close(&s->requests, r);
+/* Body, JSON, fields: 0 with r->ask filled, or -1 with *why. */
+static int parse_body(struct server *s, struct request *r, struct refusal *why) {
+    struct body d;
+    struct dialect_limits limits = {.model = mg_model_info(s->engine.model),
+                                    .compat_05 = s->config->compat_05,
+                                    .max_text = s->config->max_text};
+    int64_t n = read_body(s, r->conn, why);
+    if (n < 0) return -1;
+    switch (body_parse(&d, s->body, (size_t)n)) {
+    case BODY_OK: break;
+    case BODY_BROKEN: return refuse(why, 400, "the body is not JSON: %s", d.error);
+    case BODY_TOO_BIG:
+        return refuse(why, 413,
+                      "the body's JSON takes too much memory: send fewer values");
+    }
+    return r->dialect->parse(r, &d, &limits, why);
+}
+
+static int prepare(struct server *s, struct request *r, const struct route *route,
+                   struct refusal *why) {
+    if (parse_body(s, r, why)) return -1;
+    if (!r->ask.stream && !route->accept_json)
+        return refuse(why, 406, "without \"stream\": true the reply is application/json");
+    queue_fill(&s->engine.queue, s->now_ns); /* lanes that fell free are for who waits */
+    return queue_put(&s->engine.queue, r, why);
 }
 
 static void take_request(struct server *s, struct conn *c, const struct route *route,
                          const char *id) {
-    struct request *r = request_open(&s->requests, c);
-    struct api_error err = {0};
+    struct request *r = queue_open(&s->engine.queue, c);
+    struct refusal why = {0};
     r->endpoint = route->endpoint;
+    r->dialect = route->dialect;
     snprintf(r->id, sizeof r->id, "%s", id);
-    if (parse_body(s, r, &err) < 0) {
-        refuse(s, r, &err, "", "refused");
-        return;
-    }
-    document_reset();
-    if (!r->api.stream && !route->accept_json) {
-        err = (struct api_error){
-            406, "without \"stream\": true the reply is application/json"};
-        refuse(s, r, &err, "", "refused");
-        return;
-    }
-    requests_fill(&s->requests, s->now_ns); /* lanes that fell free belong to who waits */
-    if (request_enqueue(&s->requests, r) < 0) {
-        err = (struct api_error){503,
-                                 "every lane is taken and the queue is full: try again"};
-        metrics_shed();
-        refuse(s, r, &err, "Retry-After: 1\r\n", "shed");
-        return;
-    }
-    requests_fill(&s->requests, s->now_ns);
+    if (!prepare(s, r, route, &why))
+        queue_fill(&s->engine.queue, s->now_ns);
+    else if (why.status == 503)
+        serve_shed(s, r, why.text);
+    else
+        serve_fail(s, r, why.status, why.text, "refused");
 }
 
 void serve_request(struct server *s, struct conn *c) {
     struct route route = route_request(c);
     char id[64];
     snprintf(id, sizeof id, "%s", conn_param(c, "REQUEST_ID"));
-    if (route.status) {
-        struct reply reply = serve_reply(s, c, route.post);
-        reply.head = strcmp(conn_param(c, "REQUEST_METHOD"), "HEAD") == 0;
-        account_at_once(s, id, route.endpoint, c->since_ns, route.status);
-        reply_error(&reply, route.status, route.header, route.error);
-    } else if (route.post) {
+    c->head = strcmp(conn_param(c, "REQUEST_METHOD"), "HEAD") == 0;
+    c->no_store = route.post;
+    if (route.status)
+        answer_refusal(s, c, &route, id);
+    else if (route.post)
         take_request(s, c, &route, id);
-    } else {
-        answer_page(s, c, &route, id);
-    }
+    else
+        answer_page(s, c, route.endpoint, id);
+    body_reset();
 }
 
 /* ---- ends before the end ----------------------------------------------------------- */
@@ -184,29 +183,64 @@ void serve_cancel(struct server *s, struct conn *c, const char *reason) {
     if (!r) return;
     metrics_cancelled();
     serve_account(s, r, 499, reason);
-    request_close(&s->requests, r);
+    queue_close(&s->engine.queue, r);
+}
+
+static void end_with_error(struct server *s, struct request *r, int status,
+                           const char *header, const char *text) {
+    json_t *error = r->dialect->error(status, text);
+    if (r->begun) {
+        reply_event(r->conn, s->now_ns, error);
+        reply_stream_end(r->conn, s->now_ns, 0);
+    } else {
+        reply_json(r->conn, s->now_ns, status, header, error);
+    }
+    queue_close(&s->engine.queue, r);
 }
 
 void serve_fail(struct server *s, struct request *r, int status, const char *text,
                 const char *reason) {
-    struct reply reply = serve_reply(s, r->conn, 1);
-    document_reset();
     serve_account(s, r, status, reason);
-    if (r->begun) {
-        reply_event(&reply, json_pack("{s:s}", "error", text));
-        reply_stream_end(&reply, 0);
-    } else {
-        reply_error(&reply, status, "", text);
-    }
-    request_close(&s->requests, r);
+    end_with_error(s, r, status, "", text);
+}
+
+void serve_shed(struct server *s, struct request *r, const char *text) {
+    metrics_shed();
+    serve_account(s, r, 503, "shed");
+    end_with_error(s, r, 503, retry_after, text);
 }
 
 void serve_expire(struct server *s) {
-    int64_t limit = s->config->timeout_ms * 1000000;
-    for (struct request *r = s->requests.first, *next; r; r = next) {
+    int64_t limit = s->config->timeout_ms * NS_PER_MS;
+    for (struct request *r = s->engine.queue.first, *next; r; r = next) {
         next = r->next;
         if (s->now_ns - r->start_ns < limit) continue;
         serve_fail(s, r, 408, "the request took longer than the server allows",
                    "timeout");
+        body_reset();
     }
+}
+
+/* ---- a step ------------------------------------------------------------------------ */
+
+/* A slice of the oldest long conversation. */
+static int encode_slice(struct server *s) {
+    struct queue *q = &s->engine.queue;
+    struct refusal why = {0};
+    if (q->n_encoding == 0) return 0;
+    queue_fill(q, s->now_ns);
+    struct request *failed = queue_encode(q, &why);
+    if (failed && why.status == 503)
+        serve_shed(s, failed, why.text);
+    else if (failed)
+        serve_fail(s, failed, why.status, why.text, "refused");
+    body_reset();
+    return 1;
+}
+
+int serve_step(struct server *s) {
+    int encoded = encode_slice(s);
+    queue_fill(&s->engine.queue, s->now_ns);
+    int moved = s->engine.queue.n_busy ? deliver_step(s) : 0;
+    return moved ? moved : encoded;
 }

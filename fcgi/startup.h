@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * startup.h - everything a worker needs before its first request: checkpoint, batch,
+ * startup.h - everything a worker needs before its first request: engine, connections,
  * buffers; checked, counted, proved by one generation. */
 #ifndef STARTUP_H
 #define STARTUP_H
@@ -12,10 +12,6 @@ void startup_close(struct server *s);
 
 /* One line: model, parameters, dtype, lanes, memory. */
 void startup_describe(const struct server *s, char *text, size_t size);
-/* Last part of the model's real path; digest of its files. */
-void startup_identity(const struct server *s, char *name, size_t size, char digest[17]);
-/* Seconds that fifty samples of full length take about, from a short measurement. */
-double startup_fifty_seconds(struct server *s);
 
 /* A truncated weights file kills with SIGBUS: say which file, and exit 65. */
 void startup_catch_sigbus(const struct server *s);

@@ -4,6 +4,7 @@
 #include "worker.h"
 
 #include "clock.h"
+#include "drain.h"
 #include "log.h"
 #include "metrics.h"
 #include "notify.h"
@@ -16,6 +17,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/socket.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 enum {
@@ -25,10 +27,6 @@ enum {
                                 long */
     FULL_ACCEPTS = 4,
     BACKOFF_NS = 50 * MS, /* after accept failed for want of descriptors or memory */
-    DRAIN_GAP_MS = 20,    /* draining: between the ends of two idle connections */
-    FRESH_NS = 1000 * MS, /* a new connection has so long to bring its request */
-    KEEP_NS = 2000 * MS,  /* draining: connections that are never idle are kept so
-                               long */
     SWEEP_MS = 50,        /* how late a silent peer's limit may be noticed */
     IDLE_MS = 1000,
 };
@@ -73,26 +71,21 @@ struct worker {
     struct conn **conns;   /* the connections of polled[n_listen ...] */
     int n_conns;
     int n_busy_conns; /* of them not idle */
-    int64_t last_poll_ns, accept_after_ns, drain_until_ns, close_after_ns;
+    int64_t last_poll_ns, accept_after_ns;
+    struct drain drain;
     uint64_t max_served;
-    int moved; /* lanes that the last step moved */
+    int moved; /* what the last step moved */
 };
 
 /* ---- what to wait for -------------------------------------------------------------- */
-
-/* Idle after an answer, or for so long since it was accepted that no request can be under
- * way. */
-static int is_parked(const struct worker *w, const struct conn *c) {
-    int64_t idle_ns = w->server.now_ns - c->since_ns;
-    return c->state == CONN_IDLE && (c->parked || idle_ns >= FRESH_NS);
-}
 
 /* Close the connection that has been idle longest; fresh: even one just accepted. */
 static int close_oldest_idle(struct worker *w, int fresh) {
     struct conn *oldest = NULL;
     for (int i = 0; i < conn_count(w->server.pool); i++) {
         struct conn *c = conn_at(w->server.pool, i);
-        if (!is_parked(w, c) && !(fresh && c->state == CONN_IDLE)) continue;
+        if (!drain_is_parked(&w->server, c) && !(fresh && c->state == CONN_IDLE))
+            continue;
         if (!oldest || c->since_ns < oldest->since_ns) oldest = c;
     }
     if (!oldest) return -1;
@@ -143,7 +136,7 @@ static int64_t wait_ms(const struct worker *w) {
 static void accept_from(struct worker *w, int fd) {
     struct server *s = &w->server;
     struct conn *c;
-    int full = s->requests.n_busy == s->requests.n_lanes;
+    int full = s->engine.queue.n_busy == s->engine.queue.n_lanes;
     int most = full ? FULL_ACCEPTS : 1, rc;
     do rc = conn_accept(s->pool, fd, s->now_ns, &c);
     while (rc == 1 && --most > 0 && !conn_full(s->pool));
@@ -176,7 +169,8 @@ static void look_at_sockets(struct worker *w) {
     log_flush();
     struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * MS};
     int ready = ppoll(w->polled, (nfds_t)n, &t, &w->waiting_mask);
-    s->now_ns = w->last_poll_ns = clock_ns();
+    serve_tick(s);
+    w->last_poll_ns = s->now_ns;
     if (ready <= 0) return;
     for (int i = 0; i < w->n_conns; i++)
         if (w->polled[n_listen + i].revents)
@@ -193,7 +187,7 @@ static void sweep(struct worker *w) {
     int n_parked = 0;
     for (int i = conn_count(s->pool) - 1; i >= 0; i--) {
         struct conn *c = conn_at(s->pool, i);
-        n_parked += is_parked(w, c);
+        n_parked += drain_is_parked(&w->server, c);
         if (c->gone && c->state == CONN_BUSY) { /* a write failed; its lane may be held */
             serve_cancel(s, c, "cancelled");
             continue;
@@ -205,50 +199,6 @@ static void sweep(struct worker *w) {
             serve_cancel(s, c, "timeout");
     }
     for (; n_parked > s->config->parked; n_parked--) close_oldest_idle(w, 0);
-}
-
-/* ---- draining ---------------------------------------------------------------------- */
-
-/* No new work: idle connections go, unless a request has just arrived on one, or it has
- * just been accepted and its request must be under way. */
-static void begin_drain(struct worker *w, const char *why) {
-    struct server *s = &w->server;
-    s->draining = 1;
-    s->keep_until_ns = s->now_ns + KEEP_NS;
-    w->drain_until_ns = s->now_ns + s->config->drain_timeout_ms * MS;
-    metrics_worker(WORKER_DRAINING, s->requests.n_lanes, s->config->queue,
-                   mg_model_info(s->model), NULL, NULL);
-    notify_send("STOPPING=1");
-    log_info("%s: finishing %d requests", why, s->requests.n_live);
-}
-
-/* One at a time and the oldest first: nginx, which takes the youngest for its next
- * request, sees each end before the next comes; until then requests on kept connections
- * are served. Were they all closed at once, a request could meet two dead connections in
- * a row, and nginx makes two attempts. */
-static void close_idle(struct worker *w) {
-    struct server *s = &w->server;
-    struct conn *oldest = NULL;
-    char byte;
-    if (s->now_ns < w->close_after_ns) return;
-    for (int i = 0; i < conn_count(s->pool); i++) {
-        struct conn *c = conn_at(s->pool, i);
-        if (is_parked(w, c) && (!oldest || c->since_ns < oldest->since_ns)) oldest = c;
-    }
-    if (!oldest || recv(oldest->fd, &byte, 1, MSG_PEEK | MSG_DONTWAIT) > 0) return;
-    conn_close(oldest);
-    w->close_after_ns = s->now_ns + DRAIN_GAP_MS * MS;
-}
-
-/* 1 = nothing is left to do, or no time. */
-static int is_drained(struct worker *w) {
-    struct server *s = &w->server;
-    if (!s->draining) return 0;
-    close_idle(w);
-    if (conn_count(s->pool) == 0) return 1;
-    if (stop_signals < 2 && s->now_ns < w->drain_until_ns) return 0;
-    log_warn("stopped with %d requests unfinished", s->requests.n_live);
-    return 1;
 }
 
 static void act_on_signals(struct worker *w) {
@@ -263,19 +213,19 @@ static void act_on_signals(struct worker *w) {
     }
     if (s->draining) return;
     if (stop_signals || quit_signals)
-        begin_drain(w, "asked to stop");
+        drain_begin(&w->drain, s, "asked to stop");
     else if (w->max_served && s->n_served >= w->max_served)
-        begin_drain(w, "max_requests");
+        drain_begin(&w->drain, s, "max_requests");
 }
 
 /* ---- the loop ---------------------------------------------------------------------- */
 
 static void run_loop(struct worker *w) {
     struct server *s = &w->server;
-    s->now_ns = clock_ns();
-    while (!is_drained(w)) {
+    serve_tick(s);
+    while (!s->draining || !drain_turn(&w->drain, s, stop_signals >= 2)) {
         if (w->moved == 0 || s->now_ns - w->last_poll_ns >= POLL_EVERY_NS) {
-            metrics_gauges(s->requests.n_busy, s->requests.n_waiting,
+            metrics_gauges(s->engine.queue.n_busy, s->engine.queue.n_waiting,
                            conn_count(s->pool));
             metrics_heartbeat(s->now_ns);
             notify_alive(s->now_ns);
@@ -301,23 +251,23 @@ static int prepare(struct worker *w, const struct worker_start *start, char *tex
     const struct config *c = start->config;
     int rc = startup_open(s, c, text, size);
     if (rc) return rc;
-    size_t conns = (size_t)s->requests.n_lanes + (size_t)(c->queue + c->parked + 32);
+    size_t conns = (size_t)conn_max(s->pool);
     w->start = start;
     w->max_served = jittered(c->max_requests);
     w->polled = calloc(conns + (size_t)start->n_listen, sizeof *w->polled);
     w->conns = calloc(conns, sizeof *w->conns);
     if (w->polled && w->conns) return 0;
     snprintf(text, size, "out of memory");
-    return EXIT_SYSTEM;
+    return EX_OSERR;
 }
 
 static void announce(struct worker *w) {
     struct server *s = &w->server;
-    char name[256], digest[17], text[512], *warning;
-    startup_identity(s, name, sizeof name, digest);
-    metrics_worker(WORKER_READY, s->requests.n_lanes, s->config->queue,
-                   mg_model_info(s->model), name, digest);
-    for (int i = 0; (warning = (char *)mg_model_warning(s->model, i)); i++)
+    const char *warning;
+    char text[512];
+    metrics_worker(WORKER_READY, s->engine.queue.n_lanes, s->config->queue,
+                   mg_model_info(s->engine.model), s->engine.name, s->engine.digest);
+    for (int i = 0; (warning = mg_model_warning(s->engine.model, i)); i++)
         log_warn("%s", warning);
     startup_describe(s, text, sizeof text);
     log_info("ready: %s", text);
@@ -353,7 +303,7 @@ int worker_check(const struct config *config, char *text, size_t size) {
     struct server s = {0};
     int rc = startup_open(&s, config, text, size);
     if (rc) return rc;
-    double seconds = startup_fifty_seconds(&s);
+    double seconds = engine_fifty_seconds(&s.engine);
     startup_describe(&s, text, size);
     if (seconds * 1000 > (double)config->timeout_ms) {
         log_warn(
@@ -381,7 +331,7 @@ int worker_cgi(const struct config *config) {
         return rc;
     }
     signal(SIGPIPE, SIG_IGN);
-    s.now_ns = clock_ns();
+    serve_tick(&s);
     serve_request(&s, conn_cgi(s.pool, s.now_ns));
     while (conn_count(s.pool) > 0) {
         serve_step(&s);

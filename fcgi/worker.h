@@ -11,25 +11,12 @@ struct worker_start {
     int n_listen;
     int ready_fd; /* one byte 'R' is written when the model is open and has generated
                      once; -1 = none */
-    int slot;     /* metrics slot of this worker */
-};
-
-/* Exit codes of the program (sysexits). */
-enum {
-    EXIT_USAGE = 64,
-    EXIT_BAD_CHECKPOINT = 65,
-    EXIT_NO_CHECKPOINT = 66,
-    EXIT_ADDRESS = 69,
-    EXIT_INTERNAL = 70,
-    EXIT_SYSTEM = 71,
-    EXIT_PERMISSION = 77,
-    EXIT_CONFIG = 78,
 };
 
 /* Serve until TERM, INT or QUIT (drain, then 0), or max_requests (0). Installs its own
  * signal handlers: USR1 reopens the log; a second TERM or INT ends at once, QUIT (which
  * the master sends to drain, perhaps beside a terminal's INT) never does. Returns the
- * exit code. */
+ * exit code, one of sysexits(3), as all of the program's are. */
 int worker_run(const struct worker_start *);
 
 /* -t and start-up: open the checkpoint, build the batch and generate once. 0 or an exit

@@ -7,12 +7,12 @@
 #include <stdint.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "../../fcgi/config_keys.h"
-#include "../../fcgi/worker.h"
 
 static char file_path[64];
 
@@ -94,6 +94,7 @@ static void test_defaults(void **state) {
     assert_int_equal(config.send_timeout_ms, 5000);
     assert_int_equal(config.max_body, 4 << 20);
     assert_int_equal(config.max_json, 32 << 20);
+    assert_int_equal(config.max_text, 64 << 20);
     assert_int_equal(config.parked, 64);
     assert_int_equal(config.max_requests, 0);
     assert_int_equal(config.drain_timeout_ms, 40000);
@@ -103,7 +104,7 @@ static void test_defaults(void **state) {
     assert_string_equal(config.log_file, "");
     assert_string_equal(config.metrics, "");
     assert_int_equal(config.compat_05, 0);
-    assert_int_equal(config_n_keys, 24);
+    assert_int_equal(config_n_keys, 25);
     assert_dumped("workers", "", "default, auto");
     assert_dumped("timeout", "30s", "default");
 }
@@ -148,7 +149,7 @@ static void test_order_of_sources(void **state) {
     assert_string_equal(config.model_dir, "/flag");
     assert_int_equal(config.queue, 9);
     setenv("MICROGPT_QUEUE", "many", 1);
-    assert_int_equal(load(NULL, NULL, NULL, NULL), EXIT_CONFIG);
+    assert_int_equal(load(NULL, NULL, NULL, NULL), EX_CONFIG);
     assert_string_equal(error,
                         "environment MICROGPT_QUEUE: queue: \"many\" is no whole number "
                         "from 0 to 65535");
@@ -208,7 +209,7 @@ static void test_bad_lines(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof bad_lines / sizeof *bad_lines; i++) {
         char want[600];
-        assert_int_equal(load_text(bad_lines[i].line), EXIT_CONFIG);
+        assert_int_equal(load_text(bad_lines[i].line), EX_CONFIG);
         snprintf(want, sizeof want, "%s:1: %s", file_path, bad_lines[i].error);
         assert_string_equal(error, want);
     }
@@ -228,7 +229,7 @@ static void test_addresses(void **state) {
     (void)state;
     for (size_t i = 0; i < sizeof addresses / sizeof *addresses; i++) {
         assert_int_equal(load("-s", addresses[i][0], NULL, NULL), 0);
-        assert_int_equal(load("-s", addresses[i][1], NULL, NULL), EXIT_USAGE);
+        assert_int_equal(load("-s", addresses[i][1], NULL, NULL), EX_USAGE);
     }
     memset(flag, 'a', sizeof flag);
     memcpy(flag, "unix:/", 6);
@@ -236,7 +237,7 @@ static void test_addresses(void **state) {
     assert_int_equal(load("-s", flag, NULL, NULL), 0);
     flag[5 + 107] = 'a';
     flag[5 + 108] = 0;
-    assert_int_equal(load("-s", flag, NULL, NULL), EXIT_USAGE);
+    assert_int_equal(load("-s", flag, NULL, NULL), EX_USAGE);
 }
 
 /* A load that fails leaves everything as it was. */
@@ -245,7 +246,7 @@ static void test_failed_load_changes_nothing(void **state) {
     assert_int_equal(load_text("queue = 5\nchunk = 6\n"), 0);
     struct config before = config;
     char *text = dump();
-    assert_int_equal(load_text("queue = 9\nqueue = 10\n"), EXIT_CONFIG);
+    assert_int_equal(load_text("queue = 9\nqueue = 10\n"), EX_CONFIG);
     assert_non_null(strstr(error, ":2: queue is already set on line 1"));
     char *after = dump();
     assert_memory_equal(&before, &config, sizeof config);
@@ -256,12 +257,12 @@ static void test_failed_load_changes_nothing(void **state) {
 
 static void test_bad_files(void **state) {
     (void)state;
-    assert_int_equal(load("-c", "/nonexistent/a.conf", NULL, NULL), EXIT_CONFIG);
+    assert_int_equal(load("-c", "/nonexistent/a.conf", NULL, NULL), EX_CONFIG);
     assert_string_equal(error, "/nonexistent/a.conf: No such file or directory");
-    assert_int_equal(load("-c", "/tmp", NULL, NULL), EXIT_CONFIG);
+    assert_int_equal(load("-c", "/tmp", NULL, NULL), EX_CONFIG);
     assert_string_equal(error, "/tmp: Is a directory");
     write_file("queue = 1\nchunk\0 = 2\n", 21);
-    assert_int_equal(load("-c", file_path, NULL, NULL), EXIT_CONFIG);
+    assert_int_equal(load("-c", file_path, NULL, NULL), EX_CONFIG);
     assert_non_null(strstr(error, ":2: a NUL byte"));
 }
 
@@ -277,7 +278,7 @@ static void test_bad_flags(void **state) {
         {"serve", NULL, "\"serve\" is not expected here (see --help)"},
     };
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
-        assert_int_equal(load(bad[i][0], bad[i][1], NULL, NULL), EXIT_USAGE);
+        assert_int_equal(load(bad[i][0], bad[i][1], NULL, NULL), EX_USAGE);
         assert_string_equal(error, bad[i][2]);
     }
 }

@@ -15,12 +15,12 @@
 #include <sys/stat.h>
 #include <sys/un.h>
 #include <sys/wait.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include <cmocka.h>
 
 #include "../../fcgi/listen.h"
-#include "../../fcgi/worker.h"
 
 static char dir[64], path[100], text[400];
 static struct config config;
@@ -80,7 +80,7 @@ static void test_unix(void **state) {
     close(client);
     assert_int_equal(listen_check(&config, text, sizeof text), 0);
     assert_string_equal(text, "in use now");
-    assert_int_equal(open_one(), -EXIT_ADDRESS);
+    assert_int_equal(open_one(), -EX_UNAVAILABLE);
     assert_text(
         "another process is listening there: stop it, or set listen to another address");
     close(fd);
@@ -104,10 +104,10 @@ static void test_remove_only_ours(void **state) {
     listen_remove(&config);
     assert_int_equal(stat(path, &st), 0);
     close(fd);
-    assert_int_equal(open_one(), -EXIT_ADDRESS);
+    assert_int_equal(open_one(), -EX_UNAVAILABLE);
     assert_text(
         "a file that is no socket is there: remove it, or set listen to another address");
-    assert_int_equal(listen_check(&config, text, sizeof text), EXIT_ADDRESS);
+    assert_int_equal(listen_check(&config, text, sizeof text), EX_UNAVAILABLE);
 }
 
 /* A full queue is a live socket too. */
@@ -124,7 +124,7 @@ static void test_full_queue(void **state) {
         if (connect(clients[n], (struct sockaddr *)&a, sizeof a)) break;
     }
     assert_in_range(n, 1, 19);
-    assert_int_equal(open_one(), -EXIT_ADDRESS);
+    assert_int_equal(open_one(), -EX_UNAVAILABLE);
     for (int i = 0; i <= n; i++) close(clients[i]);
     close(fd);
 }
@@ -133,10 +133,10 @@ static void test_group(void **state) {
     struct stat st;
     (void)state;
     strcpy(config.socket_group, "no-such-group");
-    assert_int_equal(open_one(), -EXIT_CONFIG);
+    assert_int_equal(open_one(), -EX_CONFIG);
     assert_text("socket_group: no group \"no-such-group\" on this host");
     assert_int_equal(stat(path, &st), -1);
-    assert_int_equal(listen_check(&config, text, sizeof text), EXIT_CONFIG);
+    assert_int_equal(listen_check(&config, text, sizeof text), EX_CONFIG);
     struct group *g = getgrgid(getgid());
     if (!g) skip();
     snprintf(config.socket_group, sizeof config.socket_group, "%s", g->gr_name);
@@ -151,7 +151,7 @@ static void test_directory(void **state) {
     char rest[200];
     (void)state;
     strcpy(config.listen, "unix:/nonexistent/s");
-    assert_int_equal(open_one(), -EXIT_CONFIG);
+    assert_int_equal(open_one(), -EX_CONFIG);
     assert_text(
         "directory /nonexistent: No such file or directory: create it, or set listen");
     if (geteuid()) skip();
@@ -166,12 +166,12 @@ static void test_directory(void **state) {
                  "65534, "
                  "or set listen",
                  dir);
-        assert_int_equal(open_one(), -EXIT_PERMISSION);
+        assert_int_equal(open_one(), -EX_NOPERM);
         assert_text(rest);
         strcpy(config.listen, "127.0.0.1:81");
         int rc = open_one(); /* some systems let everybody */
         if (rc < 0) {
-            assert_int_equal(rc, -EXIT_PERMISSION);
+            assert_int_equal(rc, -EX_NOPERM);
             assert_text("permission denied: use a port above 1023");
         }
         _exit(0);
@@ -202,7 +202,7 @@ static void test_tcp(void **state) {
         if (fd < 0) print_message("%s\n", text);
         assert_true(fd > 2);
         assert_true(fcntl(fd, F_GETFL) & O_NONBLOCK);
-        assert_int_equal(open_one(), -EXIT_ADDRESS);
+        assert_int_equal(open_one(), -EX_UNAVAILABLE);
         assert_text(
             "another process is listening there: stop it, or set listen to another "
             "address");
@@ -211,10 +211,10 @@ static void test_tcp(void **state) {
         close(fd);
     }
     strcpy(config.listen, "192.0.2.1:9000");
-    assert_int_equal(open_one(), -EXIT_CONFIG);
+    assert_int_equal(open_one(), -EX_CONFIG);
     assert_text("not an address of this host");
     strcpy(config.listen, "no.such.host.invalid:9000");
-    assert_int_equal(open_one(), -EXIT_CONFIG);
+    assert_int_equal(open_one(), -EX_CONFIG);
     assert_non_null(strstr(text, "host not found"));
 }
 

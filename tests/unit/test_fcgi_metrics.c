@@ -12,6 +12,7 @@
 #include <string.h>
 #include <sys/stat.h>
 #include <sys/wait.h>
+#include <sysexits.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -19,7 +20,6 @@
 
 #include "../../fcgi/clock.h"
 #include "../../fcgi/metrics_table.h"
-#include "../../fcgi/worker.h"
 
 static const struct mg_model_info info = {.n_params = 12345,
                                           .has_chat = 1,
@@ -275,12 +275,12 @@ static void check_bad_file(void) {
     FILE *f = fopen(with_file.metrics, "w");
     fputs("something else", f);
     fclose(f);
-    assert_int_equal(metrics_attach(&with_file, &slot, error, sizeof error), EXIT_CONFIG);
+    assert_int_equal(metrics_attach(&with_file, &slot, error, sizeof error), EX_CONFIG);
     assert_non_null(strstr(error, " is not a counter file of this version: remove it"));
     assert_int_equal(truncate(with_file.metrics, sizeof(struct table)), 0);
-    assert_int_equal(metrics_create(&with_file, error, sizeof error), EXIT_CONFIG);
+    assert_int_equal(metrics_create(&with_file, error, sizeof error), EX_CONFIG);
     struct config c = {.metrics = "/nonexistent/metrics"};
-    assert_int_equal(metrics_create(&c, error, sizeof error), EXIT_CONFIG);
+    assert_int_equal(metrics_create(&c, error, sizeof error), EX_CONFIG);
     assert_string_equal(
         error, "metrics: may not open /nonexistent/metrics: No such file or directory");
     assert_int_equal(truncate(with_file.metrics, 0), 0);

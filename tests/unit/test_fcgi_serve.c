@@ -15,8 +15,7 @@
 
 #include <cmocka.h>
 
-#include "../../fcgi/clock.h"
-#include "../../fcgi/document.h"
+#include "../../fcgi/body.h"
 #include "../../fcgi/log.h"
 #include "../../fcgi/serve.h"
 #include "../../fcgi/startup.h"
@@ -32,6 +31,7 @@ static struct config config = {
     .send_timeout_ms = 5000,
     .max_body = 1 << 20,
     .max_json = 1 << 20,
+    .max_text = 1 << 20,
     .parked = 4,
     .log_level = LOG_LEVEL_ERROR,
 };
@@ -58,6 +58,8 @@ static int close_server(void **state) {
     return 0;
 }
 
+enum { RECORD = 32 << 10 };
+
 /* ---- a web server of a few lines --------------------------------------------------- */
 
 static size_t put_record(char *p, int type, const char *content, size_t n) {
@@ -76,13 +78,14 @@ static size_t put_pair(char *p, const char *name, const char *value) {
     return 2 + a + b;
 }
 
-struct ask {
-    const char *method, *path, *body;
+struct question {
+    const char *method, *path;
+    const char *body;
 };
 
 /* Connect and send a whole request; the client's descriptor. */
-static int send_request(const struct ask *a) {
-    static char out[8192], params[1024];
+static int send_request(const struct question *a) {
+    static char out[1 << 17], params[1024];
     size_t n = 0, k = 0;
     int fd = socket(AF_UNIX, SOCK_STREAM, 0);
     assert_int_equal(connect(fd, (struct sockaddr *)&address, sizeof address), 0);
@@ -92,7 +95,10 @@ static int send_request(const struct ask *a) {
     n += put_record(out + n, 1, "\0\1\0\0\0\0\0\0", 8);
     n += put_record(out + n, 4, params, k);
     n += put_record(out + n, 4, NULL, 0);
-    if (*a->body) n += put_record(out + n, 5, a->body, strlen(a->body));
+    for (size_t at = 0, len = strlen(a->body); at < len; at += RECORD) {
+        size_t part = len - at < RECORD ? len - at : RECORD;
+        n += put_record(out + n, 5, a->body + at, part);
+    }
     n += put_record(out + n, 5, NULL, 0);
     assert_int_equal(write(fd, out, n), n);
     return fd;
@@ -110,26 +116,31 @@ static int read_status(int fd, char *text, size_t size) {
     return status ? (int)strtol(status + 8, NULL, 10) : 0;
 }
 
+/* Records hold NUL: strstr would end at the first. */
+static char *find(char *text, size_t size, const char *what) {
+    return memmem(text, size, what, strlen(what));
+}
+
 static void run_to_end(void) {
     for (int i = 0; i < 10000 && conn_count(server.pool) > 0; i++) {
-        server.now_ns = clock_ns();
+        serve_tick(&server);
         serve_step(&server);
         for (int j = conn_count(server.pool) - 1; j >= 0; j--)
             if (conn_at(server.pool, j)->owed)
                 conn_flush(conn_at(server.pool, j), server.now_ns);
     }
     assert_int_equal(conn_count(server.pool), 0);
-    assert_int_equal(server.requests.n_live, 0);
-    assert_int_equal(server.requests.n_busy, 0);
-    assert_int_equal(server.requests.n_waiting, 0);
-    assert_int_equal(server.requests.pending, 0);
+    assert_int_equal(server.engine.queue.n_live, 0);
+    assert_int_equal(server.engine.queue.n_busy, 0);
+    assert_int_equal(server.engine.queue.n_waiting, 0);
+    assert_int_equal(server.engine.queue.pending, 0);
 }
 
 /* A request that has arrived, taken by the server; the client's descriptor. */
-static int take_one(const struct ask *a) {
+static int take_one(const struct question *a) {
     struct conn *c;
     int fd = send_request(a);
-    server.now_ns = clock_ns();
+    serve_tick(&server);
     assert_int_equal(conn_accept(server.pool, listener, server.now_ns, &c), 1);
     assert_int_equal(conn_read(c, server.now_ns), 1);
     serve_request(&server, c);
@@ -138,11 +149,11 @@ static int take_one(const struct ask *a) {
 
 /* Serve one request; from the moment it is open the fail_at-th allocation fails (0:
  * none). *failed: one did. */
-static int serve_one(const struct ask *a, long fail_at, int *failed, char *text,
+static int serve_one(const struct question *a, long fail_at, int *failed, char *text,
                      size_t size) {
     struct conn *c;
     int fd = send_request(a);
-    server.now_ns = clock_ns();
+    serve_tick(&server);
     assert_int_equal(conn_accept(server.pool, listener, server.now_ns, &c), 1);
     assert_int_equal(conn_read(c, server.now_ns), 1);
     allocfail_arm(fail_at);
@@ -152,7 +163,7 @@ static int serve_one(const struct ask *a, long fail_at, int *failed, char *text,
     return read_status(fd, text, size);
 }
 
-static const struct ask asks[] = {
+static const struct question asks[] = {
     {"POST", "/microgpt/v1/generate", "{\"num_samples\":5,\"temperature\":1}"},
     {"POST", "/microgpt/v1/generate", "{\"num_samples\":3,\"stream\":true}"},
     {"POST", "/microgpt/v1/chat",
@@ -178,7 +189,7 @@ static void malloc_fails_anywhere(void **state) {
             int status = serve_one(&asks[i], n, &failed, text, sizeof text);
             if (!failed) break;
             failures++;
-            assert_true(status == good || status == 500 || status == 0);
+            assert_true(status == good || status == 500 || status == 503 || status == 0);
         }
         assert_int_equal(serve_one(&asks[i], 0, &failed, text, sizeof text), good);
         if (i < 6) assert_string_equal(text, want);
@@ -194,7 +205,7 @@ static void the_arena_ends_anywhere(void **state) {
         for (size_t size = 64; size < 12288; size += 32) {
             size_t room = size % 64 ? 4096 : 0; /* for an error's reply, or not even
                                                    that */
-            assert_int_equal(document_init(size, room), 0);
+            assert_int_equal(body_init(size, room), 0);
             int status = serve_one(&asks[i], 0, &failed, text, sizeof text);
             assert_true(status < 600);
             statuses[status]++;
@@ -203,7 +214,7 @@ static void the_arena_ends_anywhere(void **state) {
     assert_true(statuses[200] > 100);
     assert_true(statuses[413] > 20);
     assert_true(statuses[500] > 0);
-    assert_int_equal(document_init(1 << 20, 1 << 20), 0);
+    assert_int_equal(body_init(1 << 20, 1 << 20), 0);
     assert_int_equal(serve_one(&asks[0], 0, &failed, text, sizeof text), 200);
 }
 
@@ -229,8 +240,9 @@ static void start_up_fails_anywhere(void **state) {
 /* A lane falls free between two steps while others wait for it: who comes just then does
  * not pass them, nor fill the queue beyond its end. */
 static void the_queue_ends_where_it_should(void **state) {
-    const struct ask fifty = {"POST", "/microgpt/v1/generate", "{\"num_samples\":50}"};
-    struct requests *q = &server.requests;
+    const struct question fifty = {"POST", "/microgpt/v1/generate",
+                                   "{\"num_samples\":50}"};
+    struct queue *q = &server.engine.queue;
     int late = 0, fds[4], refused[1000];
     char text[1024];
     (void)state;
@@ -253,9 +265,123 @@ static void the_queue_ends_where_it_should(void **state) {
         assert_int_equal(read_status(fds[i], text, sizeof text), 200);
 }
 
+/* ---- long conversations ------------------------------------------------------------ */
+
+/* A chat of n bytes of content, in static memory. */
+static struct question long_chat(size_t n, const char *more) {
+    static char body[100000];
+    size_t at = (size_t)snprintf(body, sizeof body,
+                                 "{\"messages\":[{\"role\":\"user\",\"content\":\"");
+    assert_true(at + n + 100 < sizeof body);
+    for (size_t i = 0; i < n; i++) body[at++] = "hello there "[i % 12];
+    snprintf(body + at, sizeof body - at, "\"}]%s}", more);
+    return (struct question){"POST", "/microgpt/v1/chat", body};
+}
+
+/* Its last words are what the model reads, so a short one that ends alike, dropped tokens
+ * aside, has the same reply. */
+static void a_long_chat_is_encoded_in_slices(void **state) {
+    struct queue *q = &server.engine.queue;
+    char sliced[4096] = "", at_once[4096] = "";
+    int turns = 0;
+    (void)state;
+    struct question a = long_chat(60000, "");
+    int fd = take_one(&a);
+    assert_int_equal(q->n_encoding, 1);
+    assert_int_equal(q->n_busy, 0);
+    for (; q->n_encoding; turns++) serve_step(&server);
+    assert_int_equal(turns, 4);
+    assert_int_equal(q->budget.used, 0);
+    run_to_end();
+    assert_int_equal(read_status(fd, sliced, sizeof sliced), 200);
+    a = long_chat(12000, "");
+    fd = take_one(&a);
+    assert_int_equal(q->n_encoding, 0);
+    run_to_end();
+    assert_int_equal(read_status(fd, at_once, sizeof at_once), 200);
+    char *x = find(sliced, sizeof sliced, "\"content\""),
+         *y = find(at_once, sizeof at_once, "\"content\"");
+    assert_non_null(x);
+    assert_non_null(y);
+    assert_memory_equal(x, y, (size_t)(strchr(x + 12, '"') - x));
+}
+
+static void a_short_chat_passes_a_long_one(void **state) {
+    struct queue *q = &server.engine.queue;
+    char text[4096] = "";
+    (void)state;
+    struct question a = long_chat(90000, "");
+    int slow = take_one(&a), fast = take_one(&asks[2]);
+    assert_int_equal(q->n_encoding, 1);
+    while (q->n_busy) serve_step(&server);
+    assert_int_equal(read_status(fast, text, sizeof text), 200);
+    run_to_end();
+    assert_int_equal(read_status(slow, text, sizeof text), 200);
+}
+
+static void a_client_leaves_while_its_chat_is_encoded(void **state) {
+    struct queue *q = &server.engine.queue;
+    (void)state;
+    for (int begun = 0; begun < 2; begun++) {
+        struct question a = long_chat(60000, "");
+        int fd = take_one(&a);
+        if (begun) serve_step(&server);
+        assert_int_equal(q->n_encoding, 1);
+        serve_cancel(&server, conn_at(server.pool, 0), "cancelled");
+        close(fd);
+        assert_int_equal(q->n_encoding, 0);
+        assert_null(q->encoding);
+        assert_int_equal(q->budget.used, 0);
+        run_to_end();
+    }
+}
+
+static void what_is_wrong_with_a_long_chat_is_told(void **state) {
+    char text[4096] = "";
+    (void)state;
+    struct question a = long_chat(60000, "");
+    memset((char *)strstr(a.body, "hello"), ' ', 60000);
+    int fd = take_one(&a);
+    run_to_end();
+    assert_int_equal(read_status(fd, text, sizeof text), 400);
+    assert_non_null(find(text, sizeof text, "messages[0]: content is blank"));
+}
+
+static void texts_end_with_their_budget(void **state) {
+    struct queue *q = &server.engine.queue;
+    char text[8192] = "";
+    (void)state;
+    q->budget.limit = 50000;
+    struct question a = long_chat(60000, "");
+    int fd = take_one(&a);
+    run_to_end();
+    assert_int_equal(read_status(fd, text, sizeof text), 503);
+    assert_non_null(find(text, sizeof text, "Retry-After: 1"));
+    q->budget.limit = 300; /* for the samples, but not for them and the reply */
+    fd = take_one(&asks[0]);
+    run_to_end();
+    assert_int_equal(read_status(fd, text, sizeof text), 503);
+    assert_int_equal(q->budget.used, 0);
+    q->budget.limit = 1 << 20;
+    fd = take_one(&asks[0]);
+    run_to_end();
+    assert_int_equal(read_status(fd, text, sizeof text), 200);
+    assert_int_equal(q->budget.used, 0);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test_setup_teardown(the_queue_ends_where_it_should, open_server,
+                                        close_server),
+        cmocka_unit_test_setup_teardown(a_long_chat_is_encoded_in_slices, open_server,
+                                        close_server),
+        cmocka_unit_test_setup_teardown(a_short_chat_passes_a_long_one, open_server,
+                                        close_server),
+        cmocka_unit_test_setup_teardown(a_client_leaves_while_its_chat_is_encoded,
+                                        open_server, close_server),
+        cmocka_unit_test_setup_teardown(what_is_wrong_with_a_long_chat_is_told,
+                                        open_server, close_server),
+        cmocka_unit_test_setup_teardown(texts_end_with_their_budget, open_server,
                                         close_server),
         cmocka_unit_test_setup_teardown(malloc_fails_anywhere, open_server, close_server),
         cmocka_unit_test_setup_teardown(the_arena_ends_anywhere, open_server,

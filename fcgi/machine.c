@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * limits.c - what the machine and its manager allow this process: CPUs, memory,
+ * machine.c - what the machine and its manager allow this process: CPUs, memory,
  * descriptors. Reads rlimits and the cgroup's files (version 2, and the controllers of
  * version 1); decides nothing. */
-#include "limits.h"
+#include "machine.h"
 
 #include <inttypes.h>
 #include <sched.h>
@@ -71,7 +71,7 @@ static int64_t cgroup_memory(void) {
     return least;
 }
 
-int64_t memory_limit_bytes(void) {
+int64_t machine_memory(void) {
     int64_t least = cgroup_memory();
     const int which[] = {RLIMIT_AS, RLIMIT_DATA};
     for (int i = 0; i < 2; i++) {
@@ -97,7 +97,7 @@ static int cgroup_cpus(void) {
     return 0;
 }
 
-int limits_cpus(void) {
+int machine_cpus(void) {
     cpu_set_t set;
     int n = sched_getaffinity(0, sizeof set, &set) ? 1 : CPU_COUNT(&set);
     int quota = cgroup_cpus();
@@ -105,7 +105,7 @@ int limits_cpus(void) {
     return n < 1 ? 1 : n > 128 ? 128 : n;
 }
 
-int64_t limits_raise_files(void) {
+int64_t machine_raise_files(void) {
     struct rlimit r;
     if (getrlimit(RLIMIT_NOFILE, &r)) return 0;
     r.rlim_cur = r.rlim_max;

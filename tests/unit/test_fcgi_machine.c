@@ -15,7 +15,7 @@
 
 #include <cmocka.h>
 
-#include "../../fcgi/limits.h"
+#include "../../fcgi/machine.h"
 
 /* The code that body exits with in a process of its own: 0 = as it should be. */
 static int in_process(int (*body)(void)) {
@@ -30,16 +30,15 @@ static int in_process(int (*body)(void)) {
 #define LIMIT ((int64_t)1 << 40)
 
 static int check_rlimits(void) {
-    int64_t before = memory_limit_bytes();
+    int64_t before = machine_memory();
     struct rlimit r = {LIMIT, LIMIT};
-    if (before > LIMIT && (setrlimit(RLIMIT_DATA, &r) || memory_limit_bytes() != LIMIT))
+    if (before > LIMIT && (setrlimit(RLIMIT_DATA, &r) || machine_memory() != LIMIT))
         return 1;
     r.rlim_cur = LIMIT / 2;
-    if (before > LIMIT &&
-        (setrlimit(RLIMIT_DATA, &r) || memory_limit_bytes() != LIMIT / 2))
+    if (before > LIMIT && (setrlimit(RLIMIT_DATA, &r) || machine_memory() != LIMIT / 2))
         return 2;
     r = (struct rlimit){50, 100};
-    if (setrlimit(RLIMIT_NOFILE, &r) || limits_raise_files() != 100) return 3;
+    if (setrlimit(RLIMIT_NOFILE, &r) || machine_raise_files() != 100) return 3;
     return getrlimit(RLIMIT_NOFILE, &r) || r.rlim_cur != 100 ? 4 : 0;
 }
 
@@ -51,12 +50,12 @@ static void test_rlimits(void **state) {
 static int check_affinity(void) {
     cpu_set_t set, one;
     if (sched_getaffinity(0, sizeof set, &set)) return 1;
-    int all = limits_cpus();
+    int all = machine_cpus();
     if (all < 1 || all > CPU_COUNT(&set)) return 2;
     CPU_ZERO(&one);
     for (int i = 0; !CPU_COUNT(&one); i++)
         if (CPU_ISSET(i, &set)) CPU_SET(i, &one);
-    return sched_setaffinity(0, sizeof one, &one) || limits_cpus() != 1;
+    return sched_setaffinity(0, sizeof one, &one) || machine_cpus() != 1;
 }
 
 static void test_affinity(void **state) {
@@ -88,7 +87,7 @@ static int make_group(const char *root, const char *limit) {
 
 static int check_group(void) {
     if (write_number("cgroup.procs", getpid())) return 9;
-    return memory_limit_bytes() != 300LL << 20;
+    return machine_memory() != 300LL << 20;
 }
 
 static void test_cgroup(void **state) {

@@ -10,23 +10,23 @@
 
 #include <cmocka.h>
 
-#include "../../fcgi/document.h"
+#include "../../fcgi/body.h"
 
 enum { MAX_JSON = 1 << 20, ROOM = 1 << 16 };
 
-static enum document_status parse(struct document *d, const char *text) {
+static enum body_status parse(struct body *d, const char *text) {
     static char body[1 << 16];
     size_t n = strlen(text);
-    document_reset();
+    body_reset();
     memcpy(body, text, n);
-    return document_parse(d, body, n);
+    return body_parse(d, body, n);
 }
 
 static void check_u64(const char *text, int rc, uint64_t want) {
-    struct document d;
+    struct body d;
     uint64_t got = 0;
-    assert_int_equal(parse(&d, text), DOCUMENT_OK);
-    assert_int_equal(document_u64(&d, json_object_get(d.root, "v"), &got), rc);
+    assert_int_equal(parse(&d, text), BODY_OK);
+    assert_int_equal(body_u64(&d, json_object_get(d.root, "v"), &got), rc);
     if (rc == 0) assert_true(got == want);
 }
 
@@ -61,10 +61,10 @@ static void other_members_do_not_matter(void **state) {
 }
 
 static void check_number(const char *text, double want) {
-    struct document d;
+    struct body d;
     double got = 0;
-    assert_int_equal(parse(&d, text), DOCUMENT_OK);
-    assert_int_equal(document_number(&d, json_object_get(d.root, "v"), &got), 0);
+    assert_int_equal(parse(&d, text), BODY_OK);
+    assert_int_equal(body_number(&d, json_object_get(d.root, "v"), &got), 0);
     assert_true(got == want);
 }
 
@@ -79,12 +79,12 @@ static void numbers_keep_their_value(void **state) {
     memset(many, '9', sizeof many - 1);
     char text[2100];
     snprintf(text, sizeof text, "{\"v\":%.400s}", many);
-    check_number(text, DOCUMENT_HUGE);
+    check_number(text, BODY_HUGE);
 }
 
 static void check_broken(const char *text, const char *where) {
-    struct document d;
-    assert_int_equal(parse(&d, text), DOCUMENT_BROKEN);
+    struct body d;
+    assert_int_equal(parse(&d, text), BODY_BROKEN);
     if (!strstr(d.error, where))
         fail_msg("%s: got \"%s\", want %s", text, d.error, where);
 }
@@ -112,9 +112,9 @@ static void the_last_member_counts(void **state) {
 }
 
 static void nul_is_legal_in_strings(void **state) {
-    struct document d;
+    struct body d;
     (void)state;
-    assert_int_equal(parse(&d, "{\"s\":\"a\\u0000b\"}"), DOCUMENT_OK);
+    assert_int_equal(parse(&d, "{\"s\":\"a\\u0000b\"}"), BODY_OK);
     assert_int_equal(json_string_length(json_object_get(d.root, "s")), 3);
 }
 
@@ -130,17 +130,17 @@ static void memory_runs_out_anywhere(void **state) {
     for (size_t t = 0; t < sizeof texts / sizeof *texts; t++) {
         int refused = 0, other = 0;
         for (size_t left = 0; left < 8192; left += 16) {
-            struct document d;
+            struct body d;
             static char body[512];
             size_t n = strlen(texts[t]);
             memcpy(body, texts[t], n);
-            document_reset();
-            assert_non_null(document_alloc(MAX_JSON - left)); /* the parser gets what is
+            body_reset();
+            assert_non_null(body_alloc(MAX_JSON - left)); /* the parser gets what is
                                                                  left */
-            switch (document_parse(&d, body, n)) {
-            case DOCUMENT_TOO_BIG: refused++; break;
-            case DOCUMENT_OK:
-            case DOCUMENT_BROKEN: other++; break;
+            switch (body_parse(&d, body, n)) {
+            case BODY_TOO_BIG: refused++; break;
+            case BODY_OK:
+            case BODY_BROKEN: other++; break;
             }
         }
         assert_true(refused > 10);
@@ -150,13 +150,13 @@ static void memory_runs_out_anywhere(void **state) {
 
 static void a_huge_tree_is_refused(void **state) {
     static char body[MAX_JSON];
-    struct document d;
+    struct body d;
     (void)state;
     memset(body, '[', 2000);
     for (size_t i = 2000; i < sizeof body; i++) body[i] = i % 2 ? ',' : '1';
-    document_reset();
-    assert_int_equal(document_parse(&d, body, sizeof body), DOCUMENT_TOO_BIG);
-    document_reset();
+    body_reset();
+    assert_int_equal(body_parse(&d, body, sizeof body), BODY_TOO_BIG);
+    body_reset();
     check_u64("{\"v\":5}", 0, 5);
 }
 
@@ -171,6 +171,6 @@ int main(void) {
         cmocka_unit_test(memory_runs_out_anywhere),
         cmocka_unit_test(a_huge_tree_is_refused),
     };
-    if (document_init(MAX_JSON, ROOM) < 0) return 1;
+    if (body_init(MAX_JSON, ROOM) < 0) return 1;
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

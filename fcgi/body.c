@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * document.c - the arena, parsing, and exact unsigned 64-bit integers.
+ * body.c - the arena, parsing, and exact unsigned 64-bit integers.
  *
  * Jansson's integers are signed 64 bit, and one longer digit string fails the whole
  * document. So a body that holds an integer of 19 digits or more (rare) is rewritten
@@ -8,7 +8,7 @@
  *   beyond 2^64-1     become reals of about the same value (at most DBL_MAX)
  *   negative integers become reals, so that they cannot be taken for the first kind
  * The API has no field that takes a negative integer, so nothing is lost. */
-#include "document.h"
+#include "body.h"
 
 #include <setjmp.h>
 #include <stdio.h>
@@ -17,14 +17,14 @@
 
 static struct {
     char *base;
-    size_t used, limit; /* limit: what document_alloc may use now */
+    size_t used, limit; /* limit: what body_alloc may use now */
     size_t max_json, size, touched;
     jmp_buf *full; /* where a parse ends when the arena is full; NULL = refuse */
 } arena;
 
 enum { KEEP_RESIDENT = 256 << 10, LONG_DIGITS = 19 };
 
-void *document_alloc(size_t n) {
+void *body_alloc(size_t n) {
     size_t need = (n + 15) & ~(size_t)15;
     if (need < n || need > arena.limit - arena.used) {
         if (arena.full) longjmp(*arena.full, 1);
@@ -39,7 +39,7 @@ static void free_nothing(void *p) {
     (void)p;
 }
 
-int document_init(size_t max_json, size_t room) {
+int body_init(size_t max_json, size_t room) {
     size_t size = max_json + room;
     void *p = mmap(NULL, size, PROT_READ | PROT_WRITE,
                    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
@@ -49,11 +49,11 @@ int document_init(size_t max_json, size_t room) {
     arena.max_json = max_json;
     arena.size = arena.limit = size;
     arena.used = arena.touched = 0;
-    json_set_alloc_funcs(document_alloc, free_nothing);
+    json_set_alloc_funcs(body_alloc, free_nothing);
     return 0;
 }
 
-void document_reset(void) {
+void body_reset(void) {
     if (arena.used > arena.touched) arena.touched = arena.used;
     if (arena.touched > 2 * KEEP_RESIDENT) { /* a big body: give its pages back */
         madvise(arena.base + KEEP_RESIDENT, arena.size - KEEP_RESIDENT, MADV_DONTNEED);
@@ -142,7 +142,7 @@ static char *encode_body(char *body, size_t len, size_t *out_len) {
     char *p = body, *from = body, *token;
     size_t n_tokens = 0, digits, n = 0;
     while (next_number(&p, body + len, &digits)) n_tokens++;
-    char *out = document_alloc(len + 4 * n_tokens + 4);
+    char *out = body_alloc(len + 4 * n_tokens + 4);
     p = body;
     while ((token = next_number(&p, body + len, &digits))) {
         memcpy(out + n, from, (size_t)(token - from));
@@ -180,7 +180,7 @@ static json_t *load(const char *text, size_t len, json_error_t *error) {
 
 /* One line of ASCII: what the parser quotes of the body may hold a newline, or end within
  * a character. */
-static void write_error(struct document *d, const json_error_t *e) {
+static void write_error(struct body *d, const json_error_t *e) {
     size_t size = sizeof d->error;
     size_t n =
         (size_t)snprintf(d->error, size, "line %d, column %d: ", e->line, e->column);
@@ -191,28 +191,28 @@ static void write_error(struct document *d, const json_error_t *e) {
     }
 }
 
-static enum document_status parse(struct document *d, char *body, size_t len) {
+static enum body_status parse(struct body *d, char *body, size_t len) {
     json_error_t error;
     size_t n = len;
     char *text = body;
     d->encoded = has_long_integer(body, len);
     if (d->encoded) text = encode_body(body, len, &n);
     d->root = load(text, n, &error);
-    if (d->root) return DOCUMENT_OK;
+    if (d->root) return BODY_OK;
     if (d->encoded) {
         blank_long_integers(body, len);
         if (load(body, len, &error))
             snprintf(error.text, sizeof error.text, "bad number");
     }
     write_error(d, &error);
-    return DOCUMENT_BROKEN;
+    return BODY_BROKEN;
 }
 
 /* Jansson's parser does not survive a refused allocation everywhere (an assertion in its
  * lexer aborts), so it is left by longjmp. It keeps nothing outside the arena, so nothing
  * leaks. */
-enum document_status document_parse(struct document *d, char *body, size_t len) {
-    volatile enum document_status status = DOCUMENT_TOO_BIG;
+enum body_status body_parse(struct body *d, char *body, size_t len) {
+    volatile enum body_status status = BODY_TOO_BIG;
     jmp_buf full;
     memset(d, 0, sizeof *d);
     arena.limit = arena.max_json;
@@ -223,7 +223,7 @@ enum document_status document_parse(struct document *d, char *body, size_t len) 
     return status;
 }
 
-int document_u64(const struct document *d, const json_t *v, uint64_t *out) {
+int body_u64(const struct body *d, const json_t *v, uint64_t *out) {
     if (!json_is_integer(v)) return -1;
     json_int_t i = json_integer_value(v);
     if (i >= 0)
@@ -235,9 +235,9 @@ int document_u64(const struct document *d, const json_t *v, uint64_t *out) {
     return 0;
 }
 
-int document_number(const struct document *d, const json_t *v, double *out) {
+int body_number(const struct body *d, const json_t *v, double *out) {
     uint64_t u;
     if (!json_is_number(v)) return -1;
-    *out = document_u64(d, v, &u) == 0 ? (double)u : json_number_value(v);
+    *out = body_u64(d, v, &u) == 0 ? (double)u : json_number_value(v);
     return 0;
 }
