@@ -22,6 +22,7 @@ BLIS_INC = $(firstword $(wildcard /usr/include/*/blis-pthread /usr/include/*/bli
 
 # ---- what is built --------------------------------------------------------------------------
 CORE_SRC := $(filter-out core/kernels.c,$(wildcard core/*.c))
+TRAIN_SRC := $(wildcard core/train/*.c)
 CLI_SRC  := $(wildcard core/cli/*.c)
 FCGI_SRC := $(wildcard fcgi/*.c)
 UNIT_SRC := $(wildcard tests/unit/test_*.c)
@@ -56,8 +57,8 @@ $(KERNELS:%=$(B)/core/kernels_%.o): $(B)/core/kernels_%.o: core/kernels.c
 	$(CC) $(ALLCFLAGS) $(KFLAGS_$*) $(if $(SAN),-O1 -g0) -DMG_ISA=$* -c -o $@ $<
 $(B)/core/ops_blis.o: ALLCFLAGS += -isystem $(BLIS_INC)
 # the elementwise loops of training: -O3 for the vectoriser
-$(B)/core/cli/vec.o $(B)/core/cli/adam.o: ALLCFLAGS += -O3
-$(B)/core/cli/tile.o: ALLCFLAGS += -O3 -ffp-contract=fast
+$(B)/core/train/vec.o $(B)/core/train/adam.o: ALLCFLAGS += -O3
+$(B)/core/train/tile.o: ALLCFLAGS += -O3 -ffp-contract=fast
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
 	$(CC) $(ALLCFLAGS) -c -o $@ $<
@@ -66,7 +67,7 @@ $(LIB): $(CORE_OBJ)
 	ar rcs $@ $^
 $(SVC): $(FCGI_SRC:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson -lblis -lm $(LDLIBS)
-$(CLI): $(CLI_SRC:%.c=$(B)/%.o) $(LIB)
+$(CLI): $(CLI_SRC:%.c=$(B)/%.o) $(TRAIN_SRC:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -ledit -lpthread -lm $(LDLIBS)
 # tests of the service's parts: all of it but main
 $(B)/libservice.a: $(patsubst %.c,$(B)/%.o,$(filter-out fcgi/main.c,$(FCGI_SRC)))
@@ -76,7 +77,7 @@ $(B)/tests/unit/test_fcgi_%: $(B)/tests/unit/test_fcgi_%.o $(UNIT_LIB:%.c=$(B)/%
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -lfcgi -ljansson -lblis -lpthread -lm $(LDLIBS)
 $(B)/tests/unit/test_%: $(B)/tests/unit/test_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
-TRAIN_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out core/cli/main.c core/cli/chat.c,$(CLI_SRC)))
+TRAIN_OBJ := $(TRAIN_SRC:%.c=$(B)/%.o)
 $(B)/tests/unit/test_train_%: $(B)/tests/unit/test_train_%.o $(TRAIN_OBJ) $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
 $(B)/tests/bench/train: $(B)/tests/bench/train.o $(B)/tests/bench/peak.o $(TRAIN_OBJ) $(LIB)
@@ -100,7 +101,7 @@ deb:     ## Debian package in build/deb
 lint:    ## layers, sizes, static analysis
 	@deploy/lint.sh
 fmt:     ## clang-format all of it
-	clang-format -i $(wildcard core/*.[ch] core/cli/*.[ch] fcgi/*.[ch] tests/unit/*.[ch])
+	clang-format -i $(wildcard core/*.[ch] core/cli/*.[ch] core/train/*.[ch] fcgi/*.[ch] tests/*/*.[ch])
 coverage: ## line coverage of core/ and fcgi/ by all tests
 	@+deploy/coverage.sh
 

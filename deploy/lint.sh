@@ -28,8 +28,10 @@ done
 none "fcgi/ may include ../core/microgpt.h and no other header of core/" \
     "$(grep -nE '#include ".*core/' fcgi/**/*.[ch] | grep -v '"../core/microgpt.h"')"
 none "core/ includes nothing of fcgi/" "$(grep -nE '#include .*fcgi' core/**/*.[ch])"
-none "core/cli is not for the library" "$(grep -nE '#include "cli/' core/*.[ch])"
-only "one file of core/ includes BLIS, one of core/cli (training) may" 2 \
+none "core/cli and core/train are not for the library" \
+    "$(grep -nE '#include "(cli|train)/' core/*.[ch])"
+none "core/train knows no command line" "$(grep -nE '#include "(\.\./)?cli' core/train/*.[ch])"
+only "one file of core/ includes BLIS, one of core/train may" 2 \
     "$(grep -lE '#include [<"].*(cblas|blis)\.h' core/**/*.[ch])"
 only "one file of the library includes BLIS" 1 "$(grep -lE '#include [<"].*(cblas|blis)\.h' core/*.[ch])"
 only "at most two files of the library include Jansson" 2 "$(grep -l '<jansson.h>' core/*.[ch])"
@@ -86,7 +88,7 @@ if has clang-tidy && [ "${TIDY:-1}" = 1 ]; then
     tidy+=',-bugprone-misplaced-widening-cast'
     tidy+=',-bugprone-suspicious-string-compare'
     # shellcheck disable=SC2016
-    none clang-tidy "$(printf '%s\n' fcgi/*.c core/*.c core/cli/*.c | xargs -P 2 -n 4 sh -c \
+    none clang-tidy "$(printf '%s\n' fcgi/*.c core/*.c core/cli/*.c core/train/*.c | xargs -P 2 -n 4 sh -c \
         'clang-tidy --quiet --checks="$0" "$@" -- -std=gnu11 -D_GNU_SOURCE -DMG_ISA=plain \
          $(printf " -isystem %s" /usr/include/*/blis-*) 2>/dev/null' "$tidy" |
         grep -E 'warning:')"

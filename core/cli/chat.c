@@ -3,7 +3,7 @@
  * pipe. Every turn is the request that the HTTP endpoint would get, with the whole
  * history. */
 #include "session.h"
-#include "utf8.h"
+#include "../train/utf8.h"
 
 #include <editline/readline.h>
 #include <stdio.h>
@@ -22,7 +22,7 @@ struct chat {
 };
 
 static int out_of_memory(void) {
-    return cli_error(CLI_SYSTEM, "out of memory for the conversation");
+    return say_error(EX_OSERR, "out of memory for the conversation");
 }
 
 static int add_message(struct chat *c, enum mg_role role, const char *text, size_t len) {
@@ -50,12 +50,12 @@ static int reply(struct chat *c) {
     struct mg_error err = {0};
     uint64_t dropped;
     int n = mg_chat_prompt(c->model, c->messages, c->n, c->prompt, &dropped, &err);
-    if (n < 0) return cli_model_error(&err);
+    if (n < 0) return say_model_error(&err);
     struct mg_job job = c->job;
     job.prompt = c->prompt, job.n_prompt = n;
-    if (mg_job_chat(c->model, &job, &err)) return cli_model_error(&err);
+    if (mg_job_chat(c->model, &job, &err)) return say_model_error(&err);
     int lane = mg_batch_admit(c->batch, &job, &err);
-    if (lane < 0) return cli_model_error(&err);
+    if (lane < 0) return say_model_error(&err);
     const struct mg_output *out;
     size_t shown = 0;
     do {
@@ -67,7 +67,7 @@ static int reply(struct chat *c) {
     } while (out->finish == MG_RUNNING);
     putchar('\n');
     int rc = out->finish == MG_FAULT
-                 ? cli_error(CLI_DATA, "the model computed a logit that is not finite")
+                 ? say_error(EX_DATAERR, "the model computed a logit that is not finite")
                  : 0;
     if (!rc && mg_text_is_blank(out->text, out->len))
         forget(c, c->n - 1);
@@ -88,11 +88,11 @@ static int take_line(struct chat *c, const char *line, size_t len) {
     int rc = 0;
     size_t before = c->n;
     if (!utf8_valid(line, len))
-        rc = cli_error(CLI_DATA, "this line is not UTF-8");
+        rc = say_error(EX_DATAERR, "this line is not UTF-8");
     else if (mg_text_is_blank(line, len))
         return 0;
     else if (add_message(c, MG_USER, line, len) != 0)
-        return CLI_SYSTEM;
+        return EX_OSERR;
     if (!rc) rc = reply(c);
     if (!rc) return cli_finish();
     forget(c, before);
@@ -118,7 +118,7 @@ static int talk_by_pipe(struct chat *c) {
 static int talk_in_terminal(struct chat *c) {
     int rc = 0;
     char *line;
-    cli_note("/clear forgets the conversation, /quit leaves");
+    say_note("/clear forgets the conversation, /quit leaves");
     using_history();
     while (!rc && (line = readline("> "))) {
         if (*line) add_history(line);
@@ -131,10 +131,10 @@ static int talk_in_terminal(struct chat *c) {
 static int chat(struct chat *c) {
     const struct mg_model_info *m = mg_model_info(c->model);
     if (!m->has_chat)
-        return cli_error(CLI_DATA, "model was not trained with chat tokens");
+        return say_error(EX_DATAERR, "model was not trained with chat tokens");
     c->prompt = calloc((size_t)m->block_size, sizeof *c->prompt);
     c->batch = session_batch(c->model, 1);
-    int rc = c->batch ? 0 : CLI_SYSTEM;
+    int rc = c->batch ? 0 : EX_OSERR;
     if (!c->prompt) rc = out_of_memory();
     if (!rc) rc = isatty(0) && isatty(1) ? talk_in_terminal(c) : talk_by_pipe(c);
     forget(c, 0);

@@ -9,7 +9,7 @@
 /* One sample to the end of the context. 0 or an exit code. */
 static int generate_once(const struct mg_model *model, struct mg_error *err) {
     struct mg_batch *b = session_batch(model, session_lanes(model));
-    if (!b) return CLI_SYSTEM;
+    if (!b) return EX_OSERR;
     struct mg_job job = {.sampling = {.temperature = 1}, .seed = 42};
     mg_job_text(model, &job);
     int lane = mg_batch_admit(b, &job, err), fault = 0;
@@ -18,11 +18,11 @@ static int generate_once(const struct mg_model *model, struct mg_error *err) {
         fault = mg_batch_output(b, lane)->finish == MG_FAULT;
     }
     mg_batch_free(b);
-    if (lane < 0) return cli_model_error(err);
+    if (lane < 0) return say_model_error(err);
     if (!fault) return 0;
     snprintf(err->text, sizeof err->text,
              "the model computes a logit that is not finite");
-    return cli_error(CLI_DATA, "%s", err->text);
+    return say_error(EX_DATAERR, "%s", err->text);
 }
 
 static int print_json(const char *dir, int rc, const char *error) {

@@ -8,17 +8,7 @@
 #include <stdint.h>
 
 #include "../microgpt.h"
-
-enum {
-    CLI_USAGE = 64,   /* wrong command line */
-    CLI_DATA = 65,    /* bad checkpoint or corpus */
-    CLI_NOINPUT = 66, /* no checkpoint or corpus */
-    CLI_INTERNAL = 70,
-    CLI_SYSTEM = 71,
-    CLI_CANTCREATE = 73, /* the output cannot be made there */
-    CLI_IO = 74,         /* writing failed: disk full, stdout closed */
-    CLI_NOPERM = 77,
-};
+#include "../train/say.h"
 
 /* CLI_COUNT: a seed's range without 0; 0 stands for "not given". */
 enum cli_type { CLI_STRING, CLI_INT, CLI_SEED, CLI_COUNT, CLI_REAL, CLI_FLAG };
@@ -42,7 +32,7 @@ struct cli_command {
 
 /* Parse argv[1...] by a table that ends with name NULL: --name VALUE, --name=VALUE,
  * --flag. At most one word without dashes is taken, into *word (word NULL: none is).
- * Returns -1 to go on, else the exit code: 0 after --help was printed, CLI_USAGE after a
+ * Returns -1 to go on, else the exit code: 0 after --help was printed, EX_USAGE after a
  * complaint. */
 int cli_parse(const struct cli_command *, struct cli_option *, int argc, char **argv,
               const char **word);
@@ -50,12 +40,7 @@ int cli_parse(const struct cli_command *, struct cli_option *, int argc, char **
 /* Was the option of that name on the command line? */
 int cli_given(const struct cli_option *, const char *name);
 
-/* Print "microgpt: text" to stderr; return code. */
-int cli_error(int code, const char *fmt, ...) __attribute__((format(printf, 2, 3)));
-void cli_note(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
-/* Print an error of the library; the exit code that fits it. */
-int cli_model_error(const struct mg_error *);
-/* Exit code after all was printed: CLI_IO when stdout could not take it. */
+/* Exit code after all was printed: EX_IOERR when stdout could not take it. */
 int cli_finish(void);
 
 int check_main(const struct cli_command *, int argc, char **argv);

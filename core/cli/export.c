@@ -2,7 +2,7 @@
  * export.c - `microgpt export`: a checkpoint for serving only, its weights in another
  * format if wanted. meta.json is copied byte by byte. */
 #include "cli.h"
-#include "save.h"
+#include "../train/save.h"
 
 #include "../file.h"
 #include "../model.h"
@@ -41,8 +41,9 @@ static int widen(const struct mg_model *m, const struct net_shape *s, enum mg_dt
         m->ops->widen(w->dtype, w->data, n, out + t.at);
         for (size_t j = 0; to == MG_F16 && j < n; j++)
             if (fabsf(out[t.at + j]) >= 65520)
-                return cli_error(CLI_DATA, "%s[%zu] = %g is too large for f16: use bf16",
-                                 t.name, j, (double)out[t.at + j]);
+                return say_error(EX_DATAERR,
+                                 "%s[%zu] = %g is too large for f16: use bf16", t.name, j,
+                                 (double)out[t.at + j]);
     }
     return 0;
 }
@@ -57,7 +58,7 @@ static int copy_meta(const char *from, struct save *s) {
                      ? NULL
                      : mg_file_read(dir, "meta.json", path, (size_t)1 << 30, &len, &err);
     if (dir >= 0) close(dir);
-    int rc = text ? save_bytes(s, "meta.json", text, len) : cli_model_error(&err);
+    int rc = text ? save_bytes(s, "meta.json", text, len) : say_model_error(&err);
     free(text);
     return rc;
 }
@@ -66,10 +67,10 @@ static int write_checkpoint(const struct mg_model *m, const char *from, const ch
                             enum mg_dtype dtype) {
     struct net_shape shape = shape_of(&m->info);
     float *params = malloc(net_params(&shape) * sizeof *params);
-    if (!params) return cli_error(CLI_SYSTEM, "out of memory for the weights");
+    if (!params) return say_error(EX_OSERR, "out of memory for the weights");
     int rc = widen(m, &shape, dtype, params);
     struct save *s = rc ? NULL : save_begin(to);
-    if (!rc && !s) rc = CLI_IO;
+    if (!rc && !s) rc = EX_IOERR;
     if (!rc) rc = copy_meta(from, s);
     if (!rc) rc = save_tensors(s, "weights.safetensors", &shape, params, dtype);
     free(params);
@@ -83,7 +84,7 @@ static int parse_dtype(const char *name) {
         [MG_F32] = "f32", [MG_F16] = "f16", [MG_BF16] = "bf16"};
     for (int i = 0; i < 3; i++)
         if (strcmp(names[i], name) == 0) return i;
-    cli_error(CLI_USAGE, "--dtype: '%s' is none of f32, f16, bf16", name);
+    say_error(EX_USAGE, "--dtype: '%s' is none of f32, f16, bf16", name);
     return -1;
 }
 
@@ -101,14 +102,14 @@ int export_main(const struct cli_command *self, int argc, char **argv) {
     int rc = cli_parse(self, table, argc, argv, NULL);
     if (rc >= 0) return rc;
     if (!from || !to)
-        return cli_error(CLI_USAGE, "export: give --model DIR and --output DIR");
+        return say_error(EX_USAGE, "export: give --model DIR and --output DIR");
     int dtype = parse_dtype(type);
-    if (dtype < 0) return CLI_USAGE;
+    if (dtype < 0) return EX_USAGE;
     if ((rc = save_check(to, overwrite)) != 0) return rc;
     signal(SIGXFSZ, SIG_IGN); /* a file that may not grow is an error, not a death */
     struct mg_error err = {0};
     struct mg_model *m = mg_model_open(from, NULL, &err);
-    if (!m) return cli_model_error(&err);
+    if (!m) return say_model_error(&err);
     rc = write_checkpoint(m, from, to, (enum mg_dtype)dtype);
     mg_model_close(m);
     return rc;

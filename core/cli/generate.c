@@ -23,9 +23,9 @@ struct generation {
 
 static int keep(struct sample *s, const struct mg_output *out) {
     if (out->finish == MG_FAULT)
-        return cli_error(CLI_DATA, "the model computed a logit that is not finite");
+        return say_error(EX_DATAERR, "the model computed a logit that is not finite");
     s->text = malloc(out->len + 1);
-    if (!s->text) return cli_error(CLI_SYSTEM, "out of memory for the samples");
+    if (!s->text) return say_error(EX_OSERR, "out of memory for the samples");
     memcpy(s->text, out->text, out->len);
     s->len = out->len, s->done = 1;
     return 0;
@@ -36,7 +36,7 @@ static int admit(struct generation *g, struct mg_batch *b, int64_t i) {
     struct mg_job job = g->job;
     job.seed += (uint64_t)i;
     int lane = mg_batch_admit(b, &job, &err);
-    if (lane < 0) return cli_model_error(&err);
+    if (lane < 0) return say_model_error(&err);
     g->of_lane[lane] = i;
     return 0;
 }
@@ -87,7 +87,7 @@ static int print_json(const struct generation *g) {
     for (int64_t i = 0; i < g->n; i++)
         json_array_append_new(list, json_stringn(g->sample[i].text, g->sample[i].len));
     json_t *j = json_pack("{s:o}", "samples", list);
-    if (!j) return cli_error(CLI_SYSTEM, "out of memory for the samples");
+    if (!j) return say_error(EX_OSERR, "out of memory for the samples");
     json_dumpf(j, stdout, JSON_COMPACT);
     putchar('\n');
     json_decref(j);
@@ -98,10 +98,10 @@ static int generate(struct generation *g, int json) {
     g->lanes = session_lanes(g->model);
     if (g->n < g->lanes) g->lanes = (int)g->n;
     struct mg_batch *b = session_batch(g->model, g->lanes);
-    if (!b) return CLI_SYSTEM;
+    if (!b) return EX_OSERR;
     g->sample = calloc((size_t)g->n, sizeof *g->sample);
     g->of_lane = calloc((size_t)g->lanes, sizeof *g->of_lane);
-    int rc = g->sample && g->of_lane ? 0 : cli_error(CLI_SYSTEM, "out of memory");
+    int rc = g->sample && g->of_lane ? 0 : say_error(EX_OSERR, "out of memory");
     for (int i = 0; !rc && i < g->lanes; i++) g->of_lane[i] = -1;
     if (!rc) rc = run(g, b, json);
     if (!rc && json) rc = print_json(g);

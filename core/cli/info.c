@@ -36,7 +36,8 @@ static int print_json(const struct facts *f) {
         "lane_bytes", (json_int_t)f->lane, "lanes", f->lanes, "worker_bytes",
         (json_int_t)f->worker, "kernels", m->kernels);
     if (!j)
-        return cli_error(CLI_DATA, "%s: the name of the directory is not UTF-8", f->dir);
+        return say_error(EX_DATAERR, "%s: the name of the directory is not UTF-8",
+                         f->dir);
     json_dumpf(j, stdout, JSON_INDENT(2));
     putchar('\n');
     json_decref(j);

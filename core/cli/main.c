@@ -44,13 +44,13 @@ static int help(int argc, char **argv) {
     if (argc < 3) return print_commands();
     const struct cli_command *c = find_command(argv[2]);
     char *ask[] = {argv[2], (char *)"--help", NULL};
-    return c ? c->run(c, 2, ask) : cli_error(CLI_USAGE, "no command '%s'", argv[2]);
+    return c ? c->run(c, 2, ask) : say_error(EX_USAGE, "no command '%s'", argv[2]);
 }
 
 int main(int argc, char **argv) {
     if (argc < 2) {
-        cli_error(CLI_USAGE, "give a command: microgpt help");
-        return CLI_USAGE;
+        say_error(EX_USAGE, "give a command: microgpt help");
+        return EX_USAGE;
     }
     if (strcmp(argv[1], "help") == 0) return help(argc, argv);
     if (strcmp(argv[1], "--help") == 0 || strcmp(argv[1], "-h") == 0)
@@ -58,6 +58,6 @@ int main(int argc, char **argv) {
     if (strcmp(argv[1], "--version") == 0 || strcmp(argv[1], "-V") == 0)
         return print_version();
     const struct cli_command *c = find_command(argv[1]);
-    if (!c) return cli_error(CLI_USAGE, "no command '%s' (microgpt help)", argv[1]);
+    if (!c) return say_error(EX_USAGE, "no command '%s' (microgpt help)", argv[1]);
     return c->run(c, argc - 1, argv + 1);
 }

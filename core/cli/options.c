@@ -10,35 +10,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-int cli_error(int code, const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    fputs("microgpt: ", stderr);
-    vfprintf(stderr, fmt, ap);
-    fputc('\n', stderr);
-    va_end(ap);
-    return code;
-}
-
-void cli_note(const char *fmt, ...) {
-    va_list ap;
-    va_start(ap, fmt);
-    vfprintf(stderr, fmt, ap);
-    fputc('\n', stderr);
-    va_end(ap);
-}
-
-int cli_model_error(const struct mg_error *err) {
-    static const int code[] = {
-        [MG_EINPUT] = CLI_DATA,   [MG_ENOFILE] = CLI_NOINPUT, [MG_EFILE] = CLI_DATA,
-        [MG_ENOMEM] = CLI_SYSTEM, [MG_ESYSTEM] = CLI_SYSTEM,  [MG_ENUMERIC] = CLI_DATA,
-    };
-    return cli_error(code[err->code] ? code[err->code] : CLI_INTERNAL, "%s", err->text);
-}
-
 int cli_finish(void) {
     if (fflush(stdout) == 0 && !ferror(stdout)) return 0;
-    return cli_error(CLI_IO, "cannot write to standard output: %s", strerror(errno));
+    return say_error(EX_IOERR, "cannot write to standard output: %s", strerror(errno));
 }
 
 /* ---- help ------------------------------------------------------------------------ */
@@ -77,7 +51,7 @@ static int set_int(const struct cli_option *o, const char *s) {
     errno = 0;
     long long v = strtoll(s, &end, 10);
     if (errno || end == s || *end || (double)v < o->min || (double)v > o->max)
-        return cli_error(CLI_USAGE, "--%s: '%s' is not a whole number from %.0f to %.0f",
+        return say_error(EX_USAGE, "--%s: '%s' is not a whole number from %.0f to %.0f",
                          o->name, s, o->min, o->max);
     *(int64_t *)o->value = v;
     return 0;
@@ -89,9 +63,8 @@ static int set_seed(const struct cli_option *o, const char *s) {
     unsigned long long v = strtoull(s, &end, 10);
     unsigned least = o->type == CLI_COUNT;
     if (errno || *s < '0' || *s > '9' || *end || v < least)
-        return cli_error(CLI_USAGE,
-                         "--%s: '%s' is not a whole number from %u to 2^64 - 1", o->name,
-                         s, least);
+        return say_error(EX_USAGE, "--%s: '%s' is not a whole number from %u to 2^64 - 1",
+                         o->name, s, least);
     *(uint64_t *)o->value = v;
     return 0;
 }
@@ -100,8 +73,8 @@ static int set_real(const struct cli_option *o, const char *s) {
     char *end;
     double v = strtod(s, &end);
     if (end == s || *end || !isfinite(v) || v < o->min || v > o->max)
-        return cli_error(CLI_USAGE, "--%s: '%s' is not a number from %g to %g", o->name,
-                         s, o->min, o->max);
+        return say_error(EX_USAGE, "--%s: '%s' is not a number from %g to %g", o->name, s,
+                         o->min, o->max);
     *(double *)o->value = v;
     return 0;
 }
@@ -139,14 +112,14 @@ static int parse_option(const struct cli_command *c, struct cli_option *table, i
     const char *arg = argv[*i] + 2, *eq = strchr(arg, '=');
     struct cli_option *o = find_option(table, arg, eq ? (size_t)(eq - arg) : strlen(arg));
     if (!o)
-        return cli_error(CLI_USAGE, "%s: unknown option '%s' (microgpt %s --help)",
+        return say_error(EX_USAGE, "%s: unknown option '%s' (microgpt %s --help)",
                          c->name, argv[*i], c->name);
     if (o->type == CLI_FLAG && eq)
-        return cli_error(CLI_USAGE, "%s: --%s takes no value", c->name, o->name);
+        return say_error(EX_USAGE, "%s: --%s takes no value", c->name, o->name);
     if (o->type == CLI_FLAG) return set_value(o, "");
     if (eq) return set_value(o, eq + 1);
     if (*i + 1 >= argc)
-        return cli_error(CLI_USAGE, "%s: --%s needs a value", c->name, o->name);
+        return say_error(EX_USAGE, "%s: --%s needs a value", c->name, o->name);
     return set_value(o, argv[++*i]);
 }
 
@@ -163,7 +136,7 @@ int cli_parse(const struct cli_command *c, struct cli_option *table, int argc,
         } else if (word && !*word && argv[i][0] != '-') {
             *word = argv[i];
         } else {
-            return cli_error(CLI_USAGE, "%s: unexpected '%s' (microgpt %s --help)",
+            return say_error(EX_USAGE, "%s: unexpected '%s' (microgpt %s --help)",
                              c->name, argv[i], c->name);
         }
     }

@@ -7,14 +7,14 @@
 int session_open(const char *dir, const char *compat, struct mg_model **model,
                  struct mg_error *err) {
     *model = NULL;
-    if (!dir) return cli_error(CLI_USAGE, "give the directory of a checkpoint");
+    if (!dir) return say_error(EX_USAGE, "give the directory of a checkpoint");
     if (compat && strcmp(compat, "0.5") != 0)
-        return cli_error(CLI_USAGE, "--compat: '%s' is not 0.5", compat);
+        return say_error(EX_USAGE, "--compat: '%s' is not 0.5", compat);
     struct mg_model_options opt = {.compat_05 = compat != NULL};
     *model = mg_model_open(dir, &opt, err);
-    if (!*model) return cli_model_error(err);
+    if (!*model) return say_model_error(err);
     for (int i = 0; mg_model_warning(*model, i); i++)
-        cli_note("warning: %s", mg_model_warning(*model, i));
+        say_note("warning: %s", mg_model_warning(*model, i));
     return 0;
 }
 
@@ -28,6 +28,6 @@ struct mg_batch *session_batch(const struct mg_model *model, int lanes) {
     struct mg_batch_options o = {.lanes = lanes, .chunk = SESSION_CHUNK, .kv = MG_KV_F32};
     struct mg_error err = {0};
     struct mg_batch *b = mg_batch_new(model, &o, &err);
-    if (!b) cli_model_error(&err);
+    if (!b) say_model_error(&err);
     return b;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * train.c - `microgpt train`: options, the loop, and what happens on Ctrl-C. */
 #include "cli.h"
-#include "pool.h"
-#include "run.h"
+#include "../train/pool.h"
+#include "../train/run.h"
+#include "../train/state.h"
 
 #include <limits.h>
 #include <signal.h>
@@ -34,18 +35,18 @@ static void catch_signals(void) {
 }
 
 static int stop(const struct run *r, const struct command_line *c) {
-    int rc = run_save(r, c->output);
+    int rc = state_save(r, c->output);
     if (rc) return rc;
-    cli_note(
+    say_note(
         "stopped at step %lld of %lld; go on with: microgpt train --resume %s --input %s",
         (long long)r->step, (long long)r->opt.steps, c->output, c->input);
     return 128 + interrupted;
 }
 
 static int finish(const struct run *r, const struct command_line *c) {
-    int rc = run_save(r, c->output);
+    int rc = state_save(r, c->output);
     if (rc) return rc;
-    cli_note("saved %s", c->output);
+    say_note("saved %s", c->output);
     return 0;
 }
 
@@ -54,8 +55,8 @@ static int train(struct run *r, const struct command_line *c) {
         int rc = run_step(r);
         if (rc) return rc;
         int due = c->checkpoint_every && r->step % c->checkpoint_every == 0;
-        if (due && r->step < r->opt.steps && run_save(r, c->output) != 0)
-            cli_note("step %lld is not saved; training goes on", (long long)r->step);
+        if (due && r->step < r->opt.steps && state_save(r, c->output) != 0)
+            say_note("step %lld is not saved; training goes on", (long long)r->step);
     }
     report_end(&r->report);
     return r->step < r->opt.steps ? stop(r, c) : finish(r, c);
@@ -79,11 +80,11 @@ static int check_fixed(const struct cli_option *table, const struct run_options 
     };
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
         if (cli_given(table, fixed[i].name) && fixed[i].given != fixed[i].saved)
-            return cli_error(
-                CLI_USAGE, "train: --%s %lld, but the run to resume has %lld",
-                fixed[i].name, (long long)fixed[i].given, (long long)fixed[i].saved);
+            return say_error(EX_USAGE, "train: --%s %lld, but the run to resume has %lld",
+                             fixed[i].name, (long long)fixed[i].given,
+                             (long long)fixed[i].saved);
     if (cli_given(table, "eval") && given->eval != saved->eval)
-        return cli_error(CLI_USAGE, "train: --eval %g, but the run to resume has %g",
+        return say_error(EX_USAGE, "train: --eval %g, but the run to resume has %g",
                          given->eval, saved->eval);
     return 0;
 }
@@ -91,7 +92,7 @@ static int check_fixed(const struct cli_option *table, const struct run_options 
 /* Take the options of the run to resume, but for those that may change. */
 static int adopt(struct command_line *c, const struct cli_option *table) {
     struct run_options given = c->run, saved = c->run;
-    int rc = run_read_options(c->resume, &saved);
+    int rc = state_options(c->resume, &saved);
     if (!rc) rc = check_fixed(table, &given, &saved);
     if (rc) return rc;
     c->run = saved;
@@ -104,10 +105,10 @@ static int adopt(struct command_line *c, const struct cli_option *table) {
 
 static int check(const struct command_line *c) {
     const struct run_options *o = &c->run;
-    if (!c->input) return cli_error(CLI_USAGE, "train: --input FILE is missing");
-    if (!c->output) return cli_error(CLI_USAGE, "train: --output DIR is missing");
+    if (!c->input) return say_error(EX_USAGE, "train: --input FILE is missing");
+    if (!c->output) return say_error(EX_USAGE, "train: --output DIR is missing");
     if (o->n_embd % o->n_head)
-        return cli_error(CLI_USAGE,
+        return say_error(EX_USAGE,
                          "train: --n-embd %lld is not a multiple of --n-head %lld",
                          (long long)o->n_embd, (long long)o->n_head);
     int again = c->resume && strcmp(c->resume, c->output) == 0;
@@ -164,7 +165,7 @@ int train_main(const struct cli_command *self, int argc, char **argv) {
     if (rc) return rc;
     catch_signals();
     struct run r;
-    rc = c.resume ? run_resume(&r, o, c.input, c.resume) : run_start(&r, o, c.input);
+    rc = c.resume ? state_resume(&r, o, c.input, c.resume) : run_start(&r, o, c.input);
     if (!rc) rc = train(&r, &c);
     run_close(&r);
     return rc;

@@ -11,8 +11,8 @@
 #include <stdio.h>
 #include <stdlib.h>
 
-#include "../../core/cli/rng.h"
-#include "../../core/cli/trainer.h"
+#include "../../core/train/rng.h"
+#include "../../core/train/trainer.h"
 #include "peak.h"
 
 enum { STEPS = 6, MAX_BATCH = 512 };

@@ -10,10 +10,10 @@
 
 #include <cmocka.h>
 
-#include "../../core/cli/adam.h"
-#include "../../core/cli/convert.h"
-#include "../../core/cli/rng.h"
-#include "../../core/cli/trainer.h"
+#include "../../core/train/adam.h"
+#include "../../core/train/convert.h"
+#include "../../core/train/rng.h"
+#include "../../core/train/trainer.h"
 #include "make_model.h"
 #include "oracle.h"
 

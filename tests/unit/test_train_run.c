@@ -9,7 +9,8 @@
 
 #include <cmocka.h>
 
-#include "../../core/cli/run.h"
+#include "../../core/train/run.h"
+#include "../../core/train/state.h"
 #include "folder.h"
 #include "make_model.h"
 
@@ -60,22 +61,22 @@ static void test_break(void **state) {
     assert_int_equal(run_start(&r, &options, input), 0);
     advance(&r, STEPS);
     assert_true(r.report.count > 0 && r.report.sum > 0);
-    assert_int_equal(run_save(&r, whole), 0);
+    assert_int_equal(state_save(&r, whole), 0);
     run_close(&r);
 
     assert_int_equal(run_start(&r, &options, input), 0);
     advance(&r, BREAK);
-    assert_int_equal(run_save(&r, half), 0);
+    assert_int_equal(state_save(&r, half), 0);
     run_close(&r);
 
     struct run_options again = {.threads = 1};
-    assert_int_equal(run_read_options(half, &again), 0);
+    assert_int_equal(state_options(half, &again), 0);
     assert_int_equal(again.steps, options.steps);
     assert_true(again.lr == options.lr && again.eval == options.eval);
-    assert_int_equal(run_resume(&r, &again, input, half), 0);
+    assert_int_equal(state_resume(&r, &again, input, half), 0);
     assert_int_equal(r.step, BREAK);
     advance(&r, STEPS);
-    assert_int_equal(run_save(&r, joined), 0);
+    assert_int_equal(state_save(&r, joined), 0);
     run_close(&r);
     compare(whole, joined);
     remove_model(whole), remove_model(half), remove_model(joined);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * tile.h - the small matrix products of attention, for which a call of BLIS would spend
  * its time on packing: one operand is used as it lies, by rows. Leaf. */
-#ifndef CLI_TILE_H
-#define CLI_TILE_H
+#ifndef TRAIN_TILE_H
+#define TRAIN_TILE_H
 
 #include <stddef.h>
 

@@ -2,8 +2,8 @@
  * net.h - the network of checkpoint.md in float, forward and backward, for training.
  * Parameters are one array; documents of a slice are computed together, one matrix
  * product per linear. Knows nothing of files, text, threads or the optimiser. */
-#ifndef CLI_NET_H
-#define CLI_NET_H
+#ifndef TRAIN_NET_H
+#define TRAIN_NET_H
 
 #include <stddef.h>
 #include <stdint.h>

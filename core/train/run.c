@@ -5,9 +5,8 @@
 #include "run.h"
 
 #include "adam.h"
-#include "cli.h"
+#include "say.h"
 #include "rng.h"
-#include "state.h"
 
 #include <math.h>
 #include <stdlib.h>
@@ -16,7 +15,7 @@
 enum { STREAM_WEIGHTS, STREAM_HELD_OUT, STREAM_EPOCH };
 
 static int out_of_memory(void) {
-    return cli_error(CLI_SYSTEM,
+    return say_error(EX_OSERR,
                      "out of memory: a smaller --batch-size or model needs less");
 }
 
@@ -24,21 +23,21 @@ static int out_of_memory(void) {
 
 static int say_corpus(const struct run *r, const char *input) {
     const struct corpus *c = &r->corpus;
-    cli_note("%s: %lld lines, %d documents (%d held out), %zu tokens, %d characters",
+    say_note("%s: %lld lines, %d documents (%d held out), %zu tokens, %d characters",
              input, (long long)c->n_lines, (int)c->n_docs, (int)r->n_eval, c->n_tokens,
              c->n_chars);
-    if (c->n_blank) cli_note("  %lld blank lines skipped", (long long)c->n_blank);
+    if (c->n_blank) say_note("  %lld blank lines skipped", (long long)c->n_blank);
     if (c->n_no_reply)
-        cli_note("  %lld conversations without an assistant turn skipped",
+        say_note("  %lld conversations without an assistant turn skipped",
                  (long long)c->n_no_reply);
     if (c->n_trimmed)
-        cli_note("  %lld conversations trimmed to end with an assistant turn",
+        say_note("  %lld conversations trimmed to end with an assistant turn",
                  (long long)c->n_trimmed);
     if (c->n_cut)
-        cli_note("  %lld documents cut to %lld tokens (--skip-long drops them)",
+        say_note("  %lld documents cut to %lld tokens (--skip-long drops them)",
                  (long long)c->n_cut, (long long)r->opt.block_size);
     if (c->n_long)
-        cli_note("  %lld documents dropped, longer than %lld tokens",
+        say_note("  %lld documents dropped, longer than %lld tokens",
                  (long long)c->n_long, (long long)r->opt.block_size);
     return 0;
 }
@@ -50,8 +49,9 @@ static int split_documents(struct run *r, const char *input) {
     if (r->n_eval == 0 && r->opt.eval > 0) r->n_eval = 1;
     r->n_train = n - r->n_eval;
     if (r->n_train < 1)
-        return cli_error(CLI_DATA, "%s: %d documents are too few to hold out %g of them",
-                         input, (int)n, r->opt.eval);
+        return say_error(EX_DATAERR,
+                         "%s: %d documents are too few to hold out %g of them", input,
+                         (int)n, r->opt.eval);
     r->order = calloc((size_t)n, sizeof *r->order);
     r->held_out = calloc((size_t)r->n_eval + 1, sizeof *r->held_out);
     r->batch = calloc((size_t)r->opt.batch_size, sizeof *r->batch);
@@ -118,27 +118,20 @@ void run_begin_report(struct run *r, int64_t step) {
     report_begin(&r->report, step, r->opt.steps, (int64_t)(held_out / (0.3 * per_step)));
 }
 
-int run_start(struct run *r, const struct run_options *opt, const char *input) {
+int run_open(struct run *r, const struct run_options *opt, const char *input,
+             const uint32_t *chars, int n_chars) {
     *r = (struct run){.opt = *opt, .epoch = -1};
-    int rc = open_corpus(r, input, NULL, 0);
-    if (!rc) rc = open_trainer(r);
+    int rc = open_corpus(r, input, chars, n_chars);
+    return rc ? rc : open_trainer(r);
+}
+
+int run_start(struct run *r, const struct run_options *opt, const char *input) {
+    int rc = run_open(r, opt, input, NULL, 0);
     if (rc) return rc;
     struct rng rng = rng_begin(opt->seed, STREAM_WEIGHTS);
     rng_normal(&rng, 0.08f, r->trainer->n_params, r->trainer->params);
     run_begin_report(r, 0);
     return 0;
-}
-
-int run_resume(struct run *r, const struct run_options *opt, const char *input,
-               const char *dir) {
-    *r = (struct run){.opt = *opt, .epoch = -1};
-    uint32_t *chars = NULL;
-    int n_chars = 0;
-    int rc = state_chars(dir, &chars, &n_chars);
-    if (!rc) rc = open_corpus(r, input, chars, n_chars);
-    free(chars);
-    if (!rc) rc = open_trainer(r);
-    return rc ? rc : state_load(r, dir);
 }
 
 void run_close(struct run *r) {
@@ -161,7 +154,7 @@ int run_step(struct run *r) {
     double lr = adam_rate(r->opt.lr, t, r->opt.warmup_steps, r->opt.steps);
     if (trainer_step(r->trainer, r->batch, n, t, lr, &loss) != 0) return out_of_memory();
     if (!isfinite(loss))
-        return cli_error(CLI_DATA,
+        return say_error(EX_DATAERR,
                          "step %lld: the loss is not finite; try a smaller --lr",
                          (long long)t);
     r->step = t;

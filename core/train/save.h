@@ -3,8 +3,8 @@
  * folder beside the target, is synced, and takes the target's place in one rename. A
  * crash at any moment leaves the old checkpoint. Knows formats and files, not training.
  */
-#ifndef CLI_SAVE_H
-#define CLI_SAVE_H
+#ifndef TRAIN_SAVE_H
+#define TRAIN_SAVE_H
 
 #include <jansson.h>
 

@@ -7,7 +7,7 @@
 #include "../error.h"
 #include "../file.h"
 #include "../meta.h"
-#include "cli.h"
+#include "say.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -56,9 +56,9 @@ static json_t *make_state(const struct run *r) {
                      (json_int_t)r->report.count);
 }
 
-int run_save(const struct run *r, const char *dir) {
+int state_save(const struct run *r, const char *dir) {
     struct save *s = save_begin(dir);
-    if (!s) return CLI_IO;
+    if (!s) return EX_IOERR;
     const struct net_shape *shape = &r->trainer->shape;
     int rc = save_json(s, "meta.json", make_meta(r));
     if (!rc) rc = save_json(s, "train_state.json", make_state(r));
@@ -93,10 +93,10 @@ static int read_state(const char *dir, struct run_options *o, struct state *st) 
     snprintf(path, sizeof path, "%s/train_state.json", dir);
     if (access(path, R_OK) != 0) {
         mg_fail(&err, MG_ENOFILE, "cannot resume from %s: %s", dir, strerror(errno));
-        return cli_model_error(&err);
+        return say_model_error(&err);
     }
     json_t *j = json_load_file(path, 0, &e);
-    if (!j) return cli_error(CLI_DATA, "%s:%d:%d: %s", path, e.line, e.column, e.text);
+    if (!j) return say_error(EX_DATAERR, "%s:%d:%d: %s", path, e.line, e.column, e.text);
     json_int_t step, steps, warmup, batch, count;
     int rc = json_unpack_ex(
         j, &e, 0, "{s:I,s:I,s:F,s:I,s:I,s:I,s:F,s:b,s:b,s:s,s:F,s:I}", "step", &step,
@@ -109,11 +109,11 @@ static int read_state(const char *dir, struct run_options *o, struct state *st) 
         snprintf(st->digest, sizeof st->digest, "%s", digest);
     }
     json_decref(j);
-    if (rc != 0) return cli_error(CLI_DATA, "%s: %s", path, e.text);
+    if (rc != 0) return say_error(EX_DATAERR, "%s: %s", path, e.text);
     if (o->steps < 1 || o->batch_size < 1 || o->batch_size > RUN_MAX_BATCH ||
         st->step < 0 || o->warmup_steps < 0 || !(o->eval >= 0 && o->eval < 1) ||
         !(o->lr > 0))
-        return cli_error(CLI_DATA, "%s: a value is out of range", path);
+        return say_error(EX_DATAERR, "%s: a value is out of range", path);
     return 0;
 }
 
@@ -122,10 +122,10 @@ static int read_meta(const char *dir, struct mg_meta *meta) {
     int fd = mg_dir_open(dir, &err);
     int rc = fd < 0 ? -1 : mg_meta_read(fd, dir, meta, &err);
     if (fd >= 0) close(fd);
-    return rc ? cli_model_error(&err) : 0;
+    return rc ? say_model_error(&err) : 0;
 }
 
-int run_read_options(const char *dir, struct run_options *o) {
+int state_options(const char *dir, struct run_options *o) {
     struct state st;
     struct mg_meta meta = {0};
     int rc = read_meta(dir, &meta);
@@ -158,11 +158,11 @@ static int read_tensors(const char *dir, const char *name, const struct net_shap
             memcpy(out + t.at, m.data, (size_t)t.rows * (size_t)t.cols * sizeof *out);
     }
     mg_weights_close(w);
-    return rc ? cli_model_error(&err) : 0;
+    return rc ? say_model_error(&err) : 0;
 }
 
 /* Everything of dir into a run whose corpus is read. */
-int state_load(struct run *r, const char *dir) {
+static int load(struct run *r, const char *dir) {
     struct run_options saved;
     struct state st;
     struct trainer *t = r->trainer;
@@ -174,17 +174,29 @@ int state_load(struct run *r, const char *dir) {
     char digest[17];
     snprintf(digest, sizeof digest, "%016llx", (unsigned long long)r->corpus.digest);
     if (strcmp(digest, st.digest) != 0)
-        cli_note("warning: the corpus is not the one that %s was trained on", dir);
+        say_note("warning: the corpus is not the one that %s was trained on", dir);
     r->step = st.step;
     run_begin_report(r, st.step);
     r->report.sum = st.loss_sum, r->report.count = st.loss_count;
     return report_load(&r->report, dir, st.step);
 }
 
-int state_chars(const char *dir, uint32_t **chars, int *n) {
+/* The characters of dir/meta.json, in new memory. 0 or an exit code. */
+static int read_chars(const char *dir, uint32_t **chars, int *n) {
     struct mg_meta meta = {0};
     int rc = read_meta(dir, &meta);
     if (!rc) *chars = meta.chars, *n = meta.n_chars, meta.chars = NULL;
     mg_meta_free(&meta);
     return rc;
+}
+
+int state_resume(struct run *r, const struct run_options *opt, const char *input,
+                 const char *dir) {
+    uint32_t *chars = NULL;
+    int n_chars = 0;
+    *r = (struct run){0};
+    int rc = read_chars(dir, &chars, &n_chars);
+    if (!rc) rc = run_open(r, opt, input, chars, n_chars);
+    free(chars);
+    return rc ? rc : load(r, dir);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * utf8.h - checking bytes from outside. Leaf. */
-#ifndef CLI_UTF8_H
-#define CLI_UTF8_H
+#ifndef TRAIN_UTF8_H
+#define TRAIN_UTF8_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -2,8 +2,8 @@
  * report.h - what a training run tells: the progress line, loss.csv and loss.svg. The
  * files hold nothing that depends on time, so that a resumed run writes the same bytes.
  */
-#ifndef CLI_REPORT_H
-#define CLI_REPORT_H
+#ifndef TRAIN_REPORT_H
+#define TRAIN_REPORT_H
 
 #include <stdint.h>
 

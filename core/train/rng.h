@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * rng.h - the generator of training: initial weights and the order of documents. Uses no
  * libm function but sqrt, so a seed means the same on every machine. */
-#ifndef CLI_RNG_H
-#define CLI_RNG_H
+#ifndef TRAIN_RNG_H
+#define TRAIN_RNG_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -2,8 +2,8 @@
  * corpus.h - a text or JSONL file as documents of token ids. Knows the layout of
  * documents (generation.md) and the character vocabulary; nothing of networks but the
  * type of a document. */
-#ifndef CLI_CORPUS_H
-#define CLI_CORPUS_H
+#ifndef TRAIN_CORPUS_H
+#define TRAIN_CORPUS_H
 
 #include "net.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * pool.h - a few threads that live as long as the training and share out numbered jobs.
  * What a job computes must not depend on which thread runs it. */
-#ifndef CLI_POOL_H
-#define CLI_POOL_H
+#ifndef TRAIN_POOL_H
+#define TRAIN_POOL_H
 
 struct pool;
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * run.h - a training run as a thing that can be saved and taken up again: its options,
  * its corpus, how far it is. train.c drives it. */
-#ifndef CLI_RUN_H
-#define CLI_RUN_H
+#ifndef TRAIN_RUN_H
+#define TRAIN_RUN_H
 
 #include "corpus.h"
 #include "report.h"
@@ -35,21 +35,15 @@ struct run {
 /* Start from the beginning. 0, or an exit code after the complaint. run_close in either
  * case. */
 int run_start(struct run *, const struct run_options *, const char *input);
-/* Take the run up that was saved in dir. opt holds what run_read_options gave, changed at
- * will in steps, lr, warmup_steps and threads. */
-int run_resume(struct run *, const struct run_options *, const char *input,
-               const char *dir);
+/* Read corpus and options, weights all 0; chars: the vocabulary, NULL = what the corpus
+ * has. As run_start. */
+int run_open(struct run *, const struct run_options *, const char *input,
+             const uint32_t *chars, int n_chars);
 void run_close(struct run *);
-
-/* Options of the run that was saved in dir (all but threads). 0 or an exit code. */
-int run_read_options(const char *dir, struct run_options *);
 
 /* Start the report of a run that has done so many steps. */
 void run_begin_report(struct run *, int64_t step);
 
 /* One step, with what it tells. */
 int run_step(struct run *);
-/* Write the checkpoint to dir, all of it or nothing. */
-int run_save(const struct run *, const char *dir);
-
 #endif

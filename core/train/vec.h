@@ -2,8 +2,8 @@
  * vec.h - the elementwise work of training on rows of floats, written so that compilers
  * vectorise it. Sums run in 16 lanes and one fixed tree, so the bits do not depend on the
  * width of the vectors. Knows neither network nor text. */
-#ifndef CLI_VEC_H
-#define CLI_VEC_H
+#ifndef TRAIN_VEC_H
+#define TRAIN_VEC_H
 
 #include <stddef.h>
 

@@ -3,7 +3,7 @@
  * every few seconds. */
 #include "report.h"
 
-#include "cli.h"
+#include "say.h"
 
 #include <errno.h>
 #include <limits.h>
@@ -163,7 +163,7 @@ static int save_text(const struct report *r, struct save *s, const char *name,
     FILE *f = open_memstream(&text, &len);
     if (f) write(r, f);
     int rc = f && fclose(f) == 0 ? save_bytes(s, name, text, len)
-                                 : cli_error(CLI_SYSTEM, "out of memory for %s", name);
+                                 : say_error(EX_OSERR, "out of memory for %s", name);
     free(text);
     return rc;
 }
@@ -178,7 +178,7 @@ int report_load(struct report *r, const char *dir, int64_t step) {
     snprintf(path, sizeof path, "%s/loss.csv", dir);
     FILE *f = fopen(path, "re");
     if (!f && errno == ENOENT) return 0;
-    if (!f) return cli_error(CLI_NOINPUT, "cannot open %s: %s", path, strerror(errno));
+    if (!f) return say_error(EX_NOINPUT, "cannot open %s: %s", path, strerror(errno));
     int rc = 0;
     while (!rc && fgets(line, sizeof line, f)) {
         long long at;
@@ -186,8 +186,7 @@ int report_load(struct report *r, const char *dir, int64_t step) {
         if (sscanf(line, "%lld,%31[^,\n],%31[^,\n]", &at, loss, eval) < 2 || at > step)
             continue;
         struct report_row row = {at, strtof(loss, NULL), strtof(eval, NULL)};
-        if (add_row(r, row) != 0)
-            rc = cli_error(CLI_SYSTEM, "out of memory for %s", path);
+        if (add_row(r, row) != 0) rc = say_error(EX_OSERR, "out of memory for %s", path);
         r->last_loss = row.loss;
         if (!isnan(row.eval_loss)) r->last_eval = row.eval_loss;
     }

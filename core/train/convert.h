@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * convert.h - float to the 16-bit formats, for export. Leaf. */
-#ifndef CLI_CONVERT_H
-#define CLI_CONVERT_H
+#ifndef TRAIN_CONVERT_H
+#define TRAIN_CONVERT_H
 
 #include "../checkpoint.h"
 

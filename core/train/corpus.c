@@ -5,7 +5,7 @@
  * is told with its place. */
 #include "corpus.h"
 
-#include "cli.h"
+#include "say.h"
 #include "utf8.h"
 
 #include <errno.h>
@@ -32,7 +32,7 @@ struct reader {
 /* ---- growing arrays -------------------------------------------------------------- */
 
 static int out_of_memory(void) {
-    return cli_error(CLI_SYSTEM, "out of memory for the corpus");
+    return say_error(EX_OSERR, "out of memory for the corpus");
 }
 
 static int add_token(struct corpus *c, int32_t t) {
@@ -65,10 +65,10 @@ static int end_doc(struct reader *r) {
 /* A character that is no text, the n-th of the line or of a message (message >= 0). */
 static int bad_text(const struct reader *r, int message, int64_t n, const char *what) {
     if (message < 0)
-        return cli_error(CLI_DATA, "%s:%lld:%lld: %s", r->opt->path, (long long)r->line,
+        return say_error(EX_DATAERR, "%s:%lld:%lld: %s", r->opt->path, (long long)r->line,
                          (long long)(r->indent + n), what);
-    return cli_error(CLI_DATA, "%s:%lld: messages[%d]: character %lld: %s", r->opt->path,
-                     (long long)r->line, message, (long long)n, what);
+    return say_error(EX_DATAERR, "%s:%lld: messages[%d]: character %lld: %s",
+                     r->opt->path, (long long)r->line, message, (long long)n, what);
 }
 
 /* Append the characters of text; message: its index in a conversation, -1 in a text. */
@@ -108,7 +108,7 @@ static int read_text_line(struct reader *r, const char *line, size_t len) {
 
 static int bad_turn(const struct reader *r, size_t i, const char *what,
                     const char *found) {
-    return cli_error(CLI_DATA, "%s:%lld: messages[%zu]: %s%.40s%s", r->opt->path,
+    return say_error(EX_DATAERR, "%s:%lld: messages[%zu]: %s%.40s%s", r->opt->path,
                      (long long)r->line, i, what, found, *found ? "'" : "");
 }
 
@@ -155,12 +155,12 @@ static int read_json_line(struct reader *r, const char *line, size_t len) {
     json_error_t e;
     json_t *j = json_loadb(line, len, JSON_ALLOW_NUL, &e);
     if (!j)
-        return cli_error(CLI_DATA, "%s:%lld:%d: %s", r->opt->path, (long long)r->line,
+        return say_error(EX_DATAERR, "%s:%lld:%d: %s", r->opt->path, (long long)r->line,
                          r->indent + (e.column > 0 ? e.column : 1), e.text);
     int rc =
         json_is_array(j)
             ? read_turns(r, j)
-            : cli_error(CLI_DATA, "%s:%lld:1: wants an array of messages, one a line",
+            : say_error(EX_DATAERR, "%s:%lld:1: wants an array of messages, one a line",
                         r->opt->path, (long long)r->line);
     json_decref(j);
     return rc;
@@ -210,7 +210,7 @@ static int take_vocabulary(struct reader *r) {
     for (int i = 0; i < c->n_chars; i++) r->seen[c->chars[i]] = 0;
     const uint8_t *other = memchr(r->seen, 1, N_CODES);
     if (!other) return 0;
-    return cli_error(CLI_DATA, "%s: U+%04X is not in the vocabulary of the checkpoint",
+    return say_error(EX_DATAERR, "%s: U+%04X is not in the vocabulary of the checkpoint",
                      r->opt->path, (unsigned)(other - r->seen));
 }
 
@@ -247,7 +247,7 @@ static int make_docs(struct reader *r) {
     }
     c->n_docs = n_docs;
     if (n_docs) return 0;
-    return cli_error(CLI_DATA, "%s: no %s to train on", r->opt->path,
+    return say_error(EX_DATAERR, "%s: no %s to train on", r->opt->path,
                      r->opt->chat ? "conversation with an assistant turn" : "document");
 }
 
@@ -265,7 +265,7 @@ static int read_fd(int fd, const char *path, char **data, size_t *size) {
         ssize_t n = read(fd, *data + *size, cap - *size);
         if (n == 0) return 0;
         if (n < 0 && errno != EINTR)
-            return cli_error(CLI_NOINPUT, "cannot read %s: %s", path, strerror(errno));
+            return say_error(EX_NOINPUT, "cannot read %s: %s", path, strerror(errno));
         *size += n > 0 ? (size_t)n : 0;
     }
 }
@@ -273,7 +273,7 @@ static int read_fd(int fd, const char *path, char **data, size_t *size) {
 static int read_file(const char *path, char **data, size_t *size) {
     int fd = open(path, O_RDONLY | O_CLOEXEC);
     if (fd < 0)
-        return cli_error(errno == EACCES ? CLI_NOPERM : CLI_NOINPUT, "cannot open %s: %s",
+        return say_error(errno == EACCES ? EX_NOPERM : EX_NOINPUT, "cannot open %s: %s",
                          path, strerror(errno));
     int rc = read_fd(fd, path, data, size);
     close(fd);

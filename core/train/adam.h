@@ -2,8 +2,8 @@
  * adam.h - the optimiser: Adam with beta1 0.85, beta2 0.99, epsilon 1e-8, and the
  * schedule of the learning rate. Elementwise, so any part of the arrays may be updated on
  * its own. */
-#ifndef CLI_ADAM_H
-#define CLI_ADAM_H
+#ifndef TRAIN_ADAM_H
+#define TRAIN_ADAM_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -4,7 +4,7 @@
  * with RENAME_EXCHANGE: at no moment is there no checkpoint under the name. */
 #include "save.h"
 
-#include "cli.h"
+#include "say.h"
 #include "convert.h"
 
 #include <dirent.h>
@@ -43,8 +43,8 @@ struct save {
 };
 
 static int tell(const char *path, const char *what) {
-    int code = errno == EACCES || errno == EPERM || errno == EROFS ? CLI_NOPERM : CLI_IO;
-    return cli_error(code, "cannot %s %s: %s", what, path, strerror(errno));
+    int code = errno == EACCES || errno == EPERM || errno == EROFS ? EX_NOPERM : EX_IOERR;
+    return say_error(code, "cannot %s %s: %s", what, path, strerror(errno));
 }
 
 /* ---- what is there --------------------------------------------------------------- */
@@ -70,10 +70,10 @@ static int count_entries(DIR *d, char other[NAME_MAX + 1]) {
 static int check_parent(const char *target) {
     char copy[PATH_MAX];
     if ((size_t)snprintf(copy, sizeof copy, "%s", target) >= sizeof copy)
-        return cli_error(CLI_CANTCREATE, "output: the path is too long");
+        return say_error(EX_CANTCREAT, "output: the path is too long");
     const char *parent = dirname(copy);
     if (access(parent, W_OK | X_OK) == 0) return 0;
-    return cli_error(errno == EACCES || errno == EROFS ? CLI_NOPERM : CLI_CANTCREATE,
+    return say_error(errno == EACCES || errno == EROFS ? EX_NOPERM : EX_CANTCREAT,
                      "cannot make %s: %s: %s", target, parent, strerror(errno));
 }
 
@@ -81,17 +81,17 @@ int save_check(const char *target, int replace) {
     DIR *d = opendir(target);
     if (!d && errno == ENOENT) return check_parent(target);
     if (!d)
-        return cli_error(errno == EACCES ? CLI_NOPERM : CLI_CANTCREATE, "output %s: %s",
+        return say_error(errno == EACCES ? EX_NOPERM : EX_CANTCREAT, "output %s: %s",
                          target, strerror(errno));
     char other[NAME_MAX + 1];
     int n = count_entries(d, other);
     if (n && other[0])
-        return cli_error(CLI_CANTCREATE,
+        return say_error(EX_CANTCREAT,
                          "output %s exists and holds '%s', which is no part of "
                          "a checkpoint: give a new directory",
                          target, other);
     if (n && !replace)
-        return cli_error(CLI_CANTCREATE, "output %s exists: give another, or --overwrite",
+        return say_error(EX_CANTCREAT, "output %s exists: give another, or --overwrite",
                          target);
     return check_parent(target);
 }
@@ -143,7 +143,7 @@ static int make_folder(struct save *s) {
 struct save *save_begin(const char *target) {
     struct save *s = calloc(1, sizeof *s);
     if (!s) {
-        cli_error(CLI_SYSTEM, "out of memory");
+        say_error(EX_OSERR, "out of memory");
         return NULL;
     }
     s->parent = s->dir = -1;
@@ -204,7 +204,7 @@ int save_bytes(struct save *s, const char *name, const void *data, size_t size) 
 int save_json(struct save *s, const char *name, json_t *value) {
     char *text = value ? json_dumps(value, JSON_COMPACT) : NULL;
     json_decref(value);
-    if (!text) return s->failed = cli_error(CLI_SYSTEM, "out of memory for %s", name);
+    if (!text) return s->failed = say_error(EX_OSERR, "out of memory for %s", name);
     size_t len = strlen(text);
     text[len] = '\n'; /* in the place of the NUL: bytes, not a string, from here on */
     int rc = save_bytes(s, name, text, len + 1);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * attention.h - causal attention of one document, forward and backward. Internal to
  * training. */
-#ifndef CLI_ATTENTION_H
-#define CLI_ATTENTION_H
+#ifndef TRAIN_ATTENTION_H
+#define TRAIN_ATTENTION_H
 
 #include <stddef.h>
 

@@ -2,8 +2,8 @@
  * trainer.h - parameters, optimiser state and the step that changes them, on several
  * threads. The result does not depend on how many. Knows nothing of files and schedules.
  */
-#ifndef CLI_TRAINER_H
-#define CLI_TRAINER_H
+#ifndef TRAIN_TRAINER_H
+#define TRAIN_TRAINER_H
 
 #include "net.h"
 
