@@ -58,10 +58,10 @@ struct mg_model_info {
     uint64_t n_params;       /* weights in the file that the model uses */
     size_t weights_bytes;    /* size of weights.safetensors */
     size_t max_token_bytes;  /* longest text of one token, bytes of UTF-8 */
-    size_t max_sample_bytes; /* longest text of one lane */
     const char *dtype;       /* "F32", "F16", "BF16" or "mixed" */
     const char *tokenizer;   /* "char" */
     const char *kernels;     /* "avx512", "avx2", "neon", "plain", "blis" */
+    size_t max_sample_bytes; /* longest text of one lane */
 };
 
 /* Open the checkpoint directory dir: read meta.json, map and check weights.safetensors,
