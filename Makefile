@@ -125,7 +125,7 @@ soak:    ## what takes longer than a test run should: load, leaks, reloads
 ARM := aarch64-linux-gnu
 HASHES := $(B)/tests/arm/hashes
 $(HASHES): $(addprefix $(B)/,tests/arm/hashes.o tests/unit/op_hashes.o tests/unit/memory_model.o core/forward.o \
-           core/ops.o core/error.o $(KERNELS:%=core/kernels_%.o))
+           core/ops.o core/error.o core/matrix.o core/tensors.o $(KERNELS:%=core/kernels_%.o))
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lm
 test-arm: $(HASHES) ## the kernels on aarch64 (under qemu) and here give the same bits
 	@$(MAKE) --no-print-directory B=$(B)/arm CC=$(ARM)-gcc $(B)/arm/tests/arm/hashes

@@ -9,7 +9,6 @@
 #include <endian.h>
 #include <errno.h>
 #include <fcntl.h>
-#include <math.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -20,7 +19,6 @@
 #include "error.h"
 #include "file.h"
 #include "json.h"
-#include "ops.h"
 
 #define HEADER_MAX 100000000u /* bytes, as the format's own reader has it */
 
@@ -40,14 +38,8 @@ struct mg_weights {
     uint64_t data_size;
     struct tensor *tensor; /* [n_tensors], sorted by name once the layout is checked */
     size_t n_tensors;
-    char *names;              /* all names, each with its NUL */
-    const struct mg_ops *ops; /* for the search for NaN and Inf */
+    char *names; /* all names, each with its NUL */
 };
-
-static const struct {
-    const char *name;
-    enum mg_dtype type;
-} dtypes[] = {{"F32", MG_F32}, {"F16", MG_F16}, {"BF16", MG_BF16}};
 
 /* An error about one tensor; -1. Names come from the file and are shown in part. */
 static int fail_tensor(const struct mg_weights *w, const char *name, struct mg_error *err,
@@ -114,9 +106,10 @@ static int read_dtype(const struct mg_weights *w, const struct mg_json *entry,
     if (!text)
         return fail_tensor(w, t->name, err, "dtype: found %s, expected F32, F16 or BF16",
                            mg_json_describe(v, found));
-    for (size_t i = 0; i < sizeof dtypes / sizeof *dtypes; i++) {
-        if (len != strlen(dtypes[i].name) || memcmp(text, dtypes[i].name, len)) continue;
-        t->dtype = dtypes[i].type;
+    for (int i = 0; i < MG_N_DTYPES; i++) {
+        const char *name = mg_dtypes[i].name;
+        if (len != strlen(name) || memcmp(text, name, len)) continue;
+        t->dtype = (enum mg_dtype)i;
         return 0;
     }
     return fail_tensor(w, t->name, err,
@@ -273,11 +266,9 @@ struct mg_weights *mg_weights_openat(int dirfd, const char *name, const char *pa
     struct mg_weights *w = calloc(1, sizeof *w);
     if (!w || !(w->path = strdup(path))) {
         mg_fail(err, MG_ENOMEM, "%s: out of memory", path);
-    } else {
-        w->ops = mg_ops_choose(MG_KERNELS_NATIVE);
-        if (!map_file(w, dirfd, name, err) && !read_header(w, err) &&
-            !check_layout(w, err))
-            return w;
+    } else if (!map_file(w, dirfd, name, err) && !read_header(w, err) &&
+               !check_layout(w, err)) {
+        return w;
     }
     mg_weights_close(w);
     return NULL;
@@ -296,21 +287,6 @@ void mg_weights_close(struct mg_weights *w) {
     free(w);
 }
 
-/* All n = rows * cols weights are finite numbers. */
-static int check_finite(const struct mg_weights *w, const struct tensor *t,
-                        struct mg_error *err) {
-    const unsigned char *data = w->data + t->begin;
-    int64_t bad = w->ops->find_nonfinite(t->dtype, data, (size_t)(t->rows * t->cols));
-    if (bad < 0) return 0;
-    float v;
-    w->ops->widen(t->dtype, data + (size_t)bad * mg_dtype_size(t->dtype), 1, &v);
-    return fail_tensor(
-        w, t->name, err,
-        "found %s at index %jd (row %jd, column %jd), expected a finite number",
-        isnan(v) ? "NaN" : "Inf", (intmax_t)bad, (intmax_t)(bad / (int64_t)t->cols),
-        (intmax_t)(bad % (int64_t)t->cols));
-}
-
 int mg_weights_bind(struct mg_weights *w, const char *name, int rows, int cols,
                     struct mg_matrix *out, struct mg_error *err) {
     struct tensor key = {.name = name};
@@ -321,9 +297,9 @@ int mg_weights_bind(struct mg_weights *w, const char *name, int rows, int cols,
     if (t->rows != (uint64_t)rows || t->cols != (uint64_t)cols)
         return fail_tensor(w, name, err, "shape: found [%ju, %ju], expected [%d, %d]",
                            (uintmax_t)t->rows, (uintmax_t)t->cols, rows, cols);
-    if (check_finite(w, t, err)) return -1;
     t->bound = 1;
-    *out = (struct mg_matrix){w->data + t->begin, t->dtype, rows, cols};
+    *out = (struct mg_matrix){
+        .data = w->data + t->begin, .dtype = t->dtype, .rows = rows, .cols = cols};
     return 0;
 }
 

@@ -4,25 +4,13 @@
 #ifndef MG_CHECKPOINT_H
 #define MG_CHECKPOINT_H
 
+#include "matrix.h"
 #include "microgpt.h"
-
-enum mg_dtype { MG_F32, MG_F16, MG_BF16 };
-
-static inline size_t mg_dtype_size(enum mg_dtype t) {
-    return t == MG_F32 ? 4 : 2;
-}
-
-/* A row-major matrix as stored: data points into the mapping and may be misaligned. */
-struct mg_matrix {
-    const void *data; /* [rows][cols] of dtype */
-    enum mg_dtype dtype;
-    int rows, cols; /* out, in: y = W x */
-};
 
 struct mg_weights; /* one mapped file */
 
-/* Map path read-only and shared; check header and layout (checkpoint.md). NULL on error.
- */
+/* Map path read-only and shared; check the header, and that every byte of the data
+ * belongs to one tensor. NULL on error. */
 struct mg_weights *mg_weights_open(const char *path, struct mg_error *err);
 /* The same for name below the directory dirfd; path is for messages. */
 struct mg_weights *mg_weights_openat(int dirfd, const char *name, const char *path,
@@ -30,8 +18,7 @@ struct mg_weights *mg_weights_openat(int dirfd, const char *name, const char *pa
 void mg_weights_close(struct mg_weights *);
 
 /* The tensor called name with shape [rows, cols] into *out: -1 and a text with name,
- * found and wanted when it is missing or has another shape; also when a weight is NaN or
- * Inf (with its index). Reads every byte of the tensor. */
+ * found and wanted when it is missing or has another shape. Reads none of its data. */
 int mg_weights_bind(struct mg_weights *, const char *name, int rows, int cols,
                     struct mg_matrix *out, struct mg_error *err);
 

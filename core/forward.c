@@ -139,8 +139,8 @@ static int embed_spans(struct mg_forward *f, const struct mg_span *spans, int n)
     for (int s = 0; s < n; s++) {
         f->piece[s] = (struct piece){spans[s].lane, spans[s].pos, row, spans[s].n};
         for (int i = 0; i < spans[s].n; i++, row++)
-            m->ops->embed(&m->wte, spans[s].tokens[i], &m->wpe, spans[s].pos + i,
-                          f->x + row * f->ld);
+            m->ops->embed(&m->tensors.wte, spans[s].tokens[i], &m->tensors.wpe,
+                          spans[s].pos + i, f->x + row * f->ld);
     }
     normalize(f, row, f->x, f->x);
     return row;
@@ -205,7 +205,7 @@ const float *mg_forward_run(struct mg_forward *f, const struct mg_span *spans,
     const int last = m->info.n_layer - 1;
     int pieces = n_spans, rows = embed_spans(f, spans, n_spans);
     for (int i = 0; i <= last; i++) {
-        const struct mg_layer *layer = &m->layer[i];
+        const struct mg_layer *layer = &m->tensors.layer[i];
         normalize(f, rows, f->x, f->norm);
         store_keys(f, layer, i, rows, pieces);
         if (i == last) pieces = rows = keep_wanted(f, spans, n_spans);
@@ -214,6 +214,7 @@ const float *mg_forward_run(struct mg_forward *f, const struct mg_span *spans,
         feed_forward(f, layer, rows);
     }
     if (rows > 0)
-        m->ops->linear(&m->lm_head, rows, f->x, f->ld, f->logits, f->ld_logits, MG_SET);
+        m->ops->linear(&m->tensors.lm_head, rows, f->x, f->ld, f->logits, f->ld_logits,
+                       MG_SET);
     return f->logits;
 }

@@ -5,6 +5,7 @@
 #include "model.h"
 
 #include <endian.h>
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -53,42 +54,41 @@ static int load_meta(struct mg_model *m, int dirfd, const char *dir,
     return result;
 }
 
-static int bind_layer(struct mg_model *m, int i, struct mg_error *err) {
-    struct mg_layer *l = &m->layer[i];
-    const int d = m->info.n_embd;
-    const struct {
-        const char *name;
-        struct mg_matrix *to;
-        int rows, cols;
-    } part[] = {
-        {"attn_wq", &l->wq, d, d},      {"attn_wk", &l->wk, d, d},
-        {"attn_wv", &l->wv, d, d},      {"attn_wo", &l->wo, d, d},
-        {"mlp_fc1", &l->fc1, 4 * d, d}, {"mlp_fc2", &l->fc2, d, 4 * d},
-    };
-    for (size_t k = 0; k < sizeof part / sizeof *part; k++) {
-        char name[40];
-        snprintf(name, sizeof name, "layer%d.%s", i, part[k].name);
-        if (mg_weights_bind(m->weights, name, part[k].rows, part[k].cols, part[k].to,
-                            err))
-            return -1;
-    }
-    return 0;
+struct mg_sizes mg_model_sizes(const struct mg_model *m) {
+    const struct mg_model_info *i = &m->info;
+    return (struct mg_sizes){.vocab_size = i->vocab_size,
+                             .n_embd = i->n_embd,
+                             .n_head = i->n_head,
+                             .n_layer = i->n_layer,
+                             .block_size = i->block_size};
 }
 
-static int bind_tensors(struct mg_model *m, struct mg_error *err) {
-    const struct mg_model_info *info = &m->info;
-    if (mg_weights_bind(m->weights, "wte", info->vocab_size, info->n_embd, &m->wte,
-                        err) ||
-        mg_weights_bind(m->weights, "wpe", info->block_size, info->n_embd, &m->wpe,
-                        err) ||
-        mg_weights_bind(m->weights, "lm_head", info->vocab_size, info->n_embd,
-                        &m->lm_head, err))
-        return -1;
-    m->layer = calloc((size_t)info->n_layer, sizeof *m->layer);
-    if (!m->layer)
-        return mg_fail(err, MG_ENOMEM, "out of memory: %d layers", info->n_layer);
-    for (int i = 0; i < info->n_layer; i++)
-        if (bind_layer(m, i, err)) return -1;
+int mg_check_finite(const struct mg_ops *ops, const struct mg_matrix *w, const char *path,
+                    const char *name, struct mg_error *err) {
+    int64_t bad = ops->find_nonfinite(w->dtype, w->data, mg_matrix_elements(w));
+    if (bad < 0) return 0;
+    float v;
+    const char *data = w->data;
+    ops->widen(w->dtype, data + (size_t)bad * mg_dtype_size(w->dtype), 1, &v);
+    return mg_fail(err, MG_EFILE,
+                   "%s: tensor \"%.80s\": found %s at index %jd (row %jd, column %jd), "
+                   "expected a finite number",
+                   path, name, isnan(v) ? "NaN" : "Inf", (intmax_t)bad,
+                   (intmax_t)(bad / w->cols), (intmax_t)(bad % w->cols));
+}
+
+static int bind_tensors(struct mg_model *m, const char *path, struct mg_error *err) {
+    const struct mg_sizes sizes = mg_model_sizes(m);
+    m->tensors.layer = calloc((size_t)sizes.n_layer, sizeof *m->tensors.layer);
+    if (!m->tensors.layer)
+        return mg_fail(err, MG_ENOMEM, "out of memory: %d layers", sizes.n_layer);
+    for (int i = 0; i < mg_tensor_count(&sizes); i++) {
+        const struct mg_tensor t = mg_tensor_describe(&sizes, i);
+        struct mg_matrix *place = mg_tensor_place(&m->tensors, i);
+        if (mg_weights_bind(m->weights, t.name, t.rows, t.cols, place, err) ||
+            mg_check_finite(m->ops, place, path, t.name, err))
+            return -1;
+    }
     return 0;
 }
 
@@ -98,7 +98,7 @@ static int load_weights(struct mg_model *m, int dirfd, const char *dir,
     if (!path) return mg_fail(err, MG_ENOMEM, "%s: out of memory", dir);
     int result = -1;
     m->weights = mg_weights_openat(dirfd, "weights.safetensors", path, err);
-    if (m->weights) result = bind_tensors(m, err);
+    if (m->weights) result = bind_tensors(m, path, err);
     size_t count;
     const char *extra = result ? NULL : mg_weights_unbound(m->weights, &count);
     if (extra) {
@@ -112,13 +112,14 @@ static int load_weights(struct mg_model *m, int dirfd, const char *dir,
     return result;
 }
 
-/* Count a matrix into the parameters and the common dtype of the model. */
-static void count_matrix(struct mg_model_info *info, const struct mg_matrix *w) {
-    static const char *const names[] = {
-        [MG_F32] = "F32", [MG_F16] = "F16", [MG_BF16] = "BF16"};
-    const char *name = names[w->dtype];
-    info->n_params += (uint64_t)w->rows * (uint64_t)w->cols;
-    info->dtype = !info->dtype || info->dtype == name ? name : "mixed";
+/* The number of parameters, and the type that all tensors have in common. */
+static void describe_tensors(struct mg_model *m) {
+    const struct mg_sizes sizes = mg_model_sizes(m);
+    m->info.n_params = mg_tensor_elements(&sizes);
+    m->info.dtype = mg_dtypes[m->tensors.wte.dtype].name;
+    for (int i = 0; i < mg_tensor_count(&sizes); i++)
+        if (mg_tensor_place(&m->tensors, i)->dtype != m->tensors.wte.dtype)
+            m->info.dtype = "mixed";
 }
 
 /* The text of block_size tokens, and an unfinished character that becomes U+FFFD. */
@@ -129,15 +130,7 @@ static size_t sample_bytes(const struct mg_model_info *info,
 
 static int describe_model(struct mg_model *m, struct mg_error *err) {
     struct mg_model_info *info = &m->info;
-    count_matrix(info, &m->wte);
-    count_matrix(info, &m->wpe);
-    count_matrix(info, &m->lm_head);
-    for (int i = 0; i < info->n_layer; i++) {
-        const struct mg_layer *l = &m->layer[i];
-        const struct mg_matrix *all[] = {&l->wq, &l->wk,  &l->wv,
-                                         &l->wo, &l->fc1, &l->fc2};
-        for (size_t k = 0; k < sizeof all / sizeof *all; k++) count_matrix(info, all[k]);
-    }
+    describe_tensors(m);
     mg_weights_map(m->weights, &info->weights_bytes);
     info->max_token_bytes = m->tokenizer->max_bytes;
     info->max_sample_bytes = sample_bytes(info, m->tokenizer);
@@ -176,7 +169,7 @@ void mg_model_close(struct mg_model *m) {
     for (int i = 0; i < MG_MAX_WARNINGS; i++) free(m->warning[i]);
     mg_tokenizer_free(m->tokenizer);
     mg_weights_close(m->weights);
-    free(m->layer);
+    free(m->tensors.layer);
     free(m);
 }
 

@@ -6,31 +6,30 @@
 
 #include "checkpoint.h"
 #include "microgpt.h"
+#include "tensors.h"
 #include "tokenizer.h"
 
 struct mg_ops;
-
-struct mg_layer {
-    struct mg_matrix wq, wk, wv, wo; /* [n_embd, n_embd] */
-    struct mg_matrix fc1;            /* [4 n_embd, n_embd] */
-    struct mg_matrix fc2;            /* [n_embd, 4 n_embd] */
-};
 
 #define MG_MAX_WARNINGS 8
 
 struct mg_model {
     struct mg_model_info info;
     struct mg_model_options options;
-    int head_dim;             /* n_embd / n_head */
-    struct mg_matrix wte;     /* [vocab_size, n_embd] */
-    struct mg_matrix wpe;     /* [block_size, n_embd] */
-    struct mg_matrix lm_head; /* [vocab_size, n_embd] */
-    struct mg_layer *layer;   /* [n_layer] */
+    int head_dim;              /* n_embd / n_head */
+    struct mg_tensors tensors; /* point into weights */
     struct mg_tokenizer *tokenizer;
     const struct mg_ops *ops; /* the kernels chosen for this machine */
     struct mg_weights *weights;
     uint64_t meta_digest;
     char *warning[MG_MAX_WARNINGS];
 };
+
+struct mg_sizes mg_model_sizes(const struct mg_model *);
+
+/* 0 if all elements of w are finite numbers; else -1, and the text names the file path,
+ * the tensor and the first element that is none. Reads all of it. */
+int mg_check_finite(const struct mg_ops *, const struct mg_matrix *w, const char *path,
+                    const char *name, struct mg_error *err);
 
 #endif

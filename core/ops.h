@@ -12,7 +12,7 @@
 #ifndef MG_OPS_H
 #define MG_OPS_H
 
-#include "checkpoint.h"
+#include "matrix.h"
 #include "microgpt.h"
 
 enum mg_epilogue { MG_SET, MG_ADD, MG_RELU }; /* y = s;  y += s;  y = max(s, 0) */

@@ -16,15 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* The tensor of net_tensor's index i. */
-static const struct mg_matrix *find_matrix(const struct mg_model *m, int i) {
-    const struct mg_matrix *head[] = {&m->wte, &m->wpe, &m->lm_head};
-    if (i < 3) return head[i];
-    const struct mg_layer *l = &m->layer[(i - 3) / 6];
-    const struct mg_matrix *part[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->fc1, &l->fc2};
-    return part[(i - 3) % 6];
-}
-
 static struct net_shape shape_of(const struct mg_model_info *m) {
     return (struct net_shape){m->vocab_size, m->n_embd, m->n_head, m->n_layer,
                               m->block_size};
@@ -32,11 +23,11 @@ static struct net_shape shape_of(const struct mg_model_info *m) {
 
 /* All weights as float, in the order of the training array; what F16 cannot hold is told.
  */
-static int widen(const struct mg_model *m, const struct net_shape *s, enum mg_dtype to,
+static int widen(struct mg_model *m, const struct net_shape *s, enum mg_dtype to,
                  float *out) {
     for (int i = 0; i < net_tensors(s); i++) {
         struct net_tensor t = net_tensor(s, i);
-        const struct mg_matrix *w = find_matrix(m, i);
+        const struct mg_matrix *w = mg_tensor_place(&m->tensors, i);
         size_t n = (size_t)t.rows * (size_t)t.cols;
         m->ops->widen(w->dtype, w->data, n, out + t.at);
         for (size_t j = 0; to == MG_F16 && j < n; j++)
@@ -63,7 +54,7 @@ static int copy_meta(const char *from, struct save *s) {
     return rc;
 }
 
-static int write_checkpoint(const struct mg_model *m, const char *from, const char *to,
+static int write_checkpoint(struct mg_model *m, const char *from, const char *to,
                             enum mg_dtype dtype) {
     struct net_shape shape = shape_of(&m->info);
     float *params = malloc(net_params(&shape) * sizeof *params);
@@ -80,10 +71,8 @@ static int write_checkpoint(const struct mg_model *m, const char *from, const ch
 }
 
 static int parse_dtype(const char *name) {
-    static const char *const names[] = {
-        [MG_F32] = "f32", [MG_F16] = "f16", [MG_BF16] = "bf16"};
-    for (int i = 0; i < 3; i++)
-        if (strcmp(names[i], name) == 0) return i;
+    for (int i = 0; i < MG_N_DTYPES; i++)
+        if (strcmp(mg_dtypes[i].option, name) == 0) return i;
     say_error(EX_USAGE, "--dtype: '%s' is none of f32, f16, bf16", name);
     return -1;
 }

@@ -3,7 +3,9 @@
 #ifndef TRAIN_CONVERT_H
 #define TRAIN_CONVERT_H
 
-#include "../checkpoint.h"
+#include <stdint.h>
+
+#include "../matrix.h"
 
 /* dst[i] = src[i] as MG_F16 or MG_BF16, round to nearest even; what is too large becomes
  * Inf. */

@@ -215,15 +215,13 @@ int save_json(struct save *s, const char *name, json_t *value) {
 /* ---- safetensors ----------------------------------------------------------------- */
 
 static json_t *make_header(const struct net_shape *shape, enum mg_dtype dtype) {
-    static const char *const dtype_name[] = {
-        [MG_F32] = "F32", [MG_F16] = "F16", [MG_BF16] = "BF16"};
     json_t *h = json_object();
     json_int_t at = 0;
     for (int i = 0; i < net_tensors(shape); i++) {
         struct net_tensor t = net_tensor(shape, i);
         json_int_t end =
             at + (json_int_t)t.rows * t.cols * (json_int_t)mg_dtype_size(dtype);
-        json_t *entry = json_pack("{s:s,s:[i,i],s:[I,I]}", "dtype", dtype_name[dtype],
+        json_t *entry = json_pack("{s:s,s:[i,i],s:[I,I]}", "dtype", mg_dtypes[dtype].name,
                                   "shape", t.rows, t.cols, "data_offsets", at, end);
         if (!h || json_object_set_new(h, t.name, entry) != 0) {
             json_decref(h);

@@ -8,7 +8,7 @@
 
 #include <jansson.h>
 
-#include "../checkpoint.h"
+#include "../matrix.h"
 #include "net.h"
 
 struct save; /* one checkpoint being written */

@@ -7,6 +7,8 @@
 #include "../error.h"
 #include "../file.h"
 #include "../meta.h"
+#include "../model.h"
+#include "../ops.h"
 #include "say.h"
 
 #include <errno.h>
@@ -150,6 +152,7 @@ static int read_tensors(const char *dir, const char *name, const struct net_shap
         struct net_tensor t = net_tensor(s, i);
         struct mg_matrix m;
         rc = mg_weights_bind(w, t.name, t.rows, t.cols, &m, &err);
+        if (!rc) rc = mg_check_finite(mg_ops_get(0), &m, path, t.name, &err);
         if (!rc && m.dtype != MG_F32)
             rc =
                 mg_fail(&err, MG_EFILE,

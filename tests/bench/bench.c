@@ -136,7 +136,7 @@ static double cache_bytes(const struct bench *b, double positions) {
 }
 
 static double weight_size(const struct mg_model *m) {
-    return (double)mg_dtype_size(m->lm_head.dtype);
+    return (double)mg_dtype_size(m->tensors.lm_head.dtype);
 }
 
 static void bench_decode(char **a) {
@@ -192,13 +192,13 @@ static void multiply_all(const struct bench *b, int rows, const float *x, float 
     const size_t d = padded((size_t)m->info.n_embd),
                  hidden = padded(4 * (size_t)m->info.n_embd);
     for (int i = 0; i < m->info.n_layer; i++) {
-        const struct mg_layer *l = &m->layer[i];
+        const struct mg_layer *l = &m->tensors.layer[i];
         const struct mg_matrix *square[] = {&l->wq, &l->wk, &l->wv, &l->wo};
         for (int j = 0; j < 4; j++) m->ops->linear(square[j], rows, x, d, y, d, MG_SET);
         m->ops->linear(&l->fc1, rows, x, d, y, hidden, MG_RELU);
         m->ops->linear(&l->fc2, rows, x, hidden, y, d, MG_SET);
     }
-    m->ops->linear(&m->lm_head, rows, x, d, y, padded((size_t)m->info.vocab_size),
+    m->ops->linear(&m->tensors.lm_head, rows, x, d, y, padded((size_t)m->info.vocab_size),
                    MG_SET);
 }
 

@@ -46,13 +46,17 @@ uint64_t hash_bytes(uint64_t hash, const void *data, size_t n) {
     return hash;
 }
 
+struct mg_matrix matrix_of(const void *data, enum mg_dtype type, int rows, int cols) {
+    return (struct mg_matrix){.data = data, .dtype = type, .rows = rows, .cols = cols};
+}
+
 static struct mg_matrix random_matrix(uint64_t *state, enum mg_dtype type, int rows,
                                       int cols) {
     const size_t n = (size_t)rows * (size_t)cols;
     char *data = malloc(n * mg_dtype_size(type));
     if (!data) abort();
     random_elements(state, type, data, n);
-    return (struct mg_matrix){data, type, rows, cols};
+    return matrix_of(data, type, rows, cols);
 }
 
 struct mg_model *memory_model_new(const struct shape *s, enum mg_dtype type,
@@ -60,7 +64,10 @@ struct mg_model *memory_model_new(const struct shape *s, enum mg_dtype type,
     struct mg_model *m = calloc(1, sizeof *m);
     uint64_t state = seed * 2 + 1;
     const int d = s->n_embd;
-    if (!m || !(m->layer = calloc((size_t)s->n_layer, sizeof *m->layer))) abort();
+    const struct mg_sizes sizes = {s->vocab_size, d, s->n_head, s->n_layer,
+                                   s->block_size};
+    if (!m || !(m->tensors.layer = calloc((size_t)s->n_layer, sizeof *m->tensors.layer)))
+        abort();
     m->info = (struct mg_model_info){.vocab_size = s->vocab_size,
                                      .n_embd = d,
                                      .n_head = s->n_head,
@@ -68,32 +75,17 @@ struct mg_model *memory_model_new(const struct shape *s, enum mg_dtype type,
                                      .block_size = s->block_size};
     m->head_dim = d / s->n_head;
     m->ops = ops;
-    m->wte = random_matrix(&state, type, s->vocab_size, d);
-    m->wpe = random_matrix(&state, type, s->block_size, d);
-    m->lm_head = random_matrix(&state, type, s->vocab_size, d);
-    for (int i = 0; i < s->n_layer; i++) {
-        struct mg_layer *l = &m->layer[i];
-        struct mg_matrix *square[] = {&l->wq, &l->wk, &l->wv, &l->wo};
-        for (int j = 0; j < 4; j++) *square[j] = random_matrix(&state, type, d, d);
-        l->fc1 = random_matrix(&state, type, 4 * d, d);
-        l->fc2 = random_matrix(&state, type, d, 4 * d);
+    for (int i = 0; i < mg_tensor_count(&sizes); i++) {
+        struct mg_tensor t = mg_tensor_describe(&sizes, i);
+        *mg_tensor_place(&m->tensors, i) = random_matrix(&state, type, t.rows, t.cols);
     }
     return m;
 }
 
-static void free_matrix(struct mg_matrix *m) {
-    free((void *)m->data);
-}
-
 void memory_model_free(struct mg_model *m) {
-    for (int i = 0; i < m->info.n_layer; i++) {
-        struct mg_layer *l = &m->layer[i];
-        struct mg_matrix *all[] = {&l->wq, &l->wk, &l->wv, &l->wo, &l->fc1, &l->fc2};
-        for (int j = 0; j < 6; j++) free_matrix(all[j]);
-    }
-    free_matrix(&m->wte);
-    free_matrix(&m->wpe);
-    free_matrix(&m->lm_head);
-    free(m->layer);
+    const struct mg_sizes sizes = {.n_layer = m->info.n_layer};
+    for (int i = 0; i < mg_tensor_count(&sizes); i++)
+        free((void *)mg_tensor_place(&m->tensors, i)->data);
+    free(m->tensors.layer);
     free(m);
 }

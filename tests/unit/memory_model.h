@@ -23,6 +23,8 @@ float random_float(uint64_t *state);
 void random_elements(uint64_t *state, enum mg_dtype type, void *data, size_t n);
 uint64_t hash_bytes(uint64_t hash, const void *data, size_t n);
 
+struct mg_matrix matrix_of(const void *data, enum mg_dtype, int rows, int cols);
+
 struct mg_model *memory_model_new(const struct shape *, enum mg_dtype, uint64_t seed,
                                   const struct mg_ops *);
 void memory_model_free(struct mg_model *);

@@ -27,7 +27,7 @@ static uint64_t hash_linear(const struct mg_ops *ops, enum mg_dtype type, int ou
     for (size_t i = 0; i < MAX_ROWS * ldx; i++) x[i] = random_float(&state);
     for (int rows = 1; rows <= MAX_ROWS; rows += rows < 7 ? 1 : 6)
         for (int op = MG_SET; op <= MG_RELU; op++) {
-            struct mg_matrix m = {w, type, outs, k};
+            struct mg_matrix m = matrix_of(w, type, outs, k);
             ops->linear(&m, rows, x, ldx, y, ldy, (enum mg_epilogue)op);
             hash = hash_bytes(hash, y, MAX_ROWS * ldy * sizeof *y);
         }
@@ -106,7 +106,7 @@ static uint64_t hash_embed_and_checks(const struct mg_ops *ops, enum mg_dtype ty
     float y[96], max;
     random_elements(&state, type, data, 7 * 90);
     for (int n = 1; n <= 90; n++) {
-        struct mg_matrix m = {data, type, 7, n};
+        struct mg_matrix m = matrix_of(data, type, 7, n);
         ops->embed(&m, n % 7, &m, (n + 3) % 7, y);
         int bad = ops->max_finite(n, y, &max);
         hash = hash_bytes(hash, y, (size_t)n * sizeof *y);

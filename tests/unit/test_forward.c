@@ -173,12 +173,12 @@ static void test_lanes_are_used_again(void **state) {
     struct mg_forward *fw = mg_forward_new(m, 1, MAX_T, MG_KV_F32, NULL);
     float *wte =
         malloc((size_t)m->info.vocab_size * (size_t)m->info.n_embd * sizeof *wte);
-    const struct mg_matrix good = m->wte;
+    const struct mg_matrix good = m->tensors.wte;
     for (int i = 0; i < m->info.vocab_size * m->info.n_embd; i++) wte[i] = 3e38f;
-    m->wte = (struct mg_matrix){wte, MG_F32, good.rows, good.cols};
+    m->tensors.wte = matrix_of(wte, MG_F32, good.rows, good.cols);
     struct mg_span bad = {0, 0, f.t, f.tokens[1], 1};
     assert_false(isfinite(mg_forward_run(fw, &bad, 1)[0]));
-    m->wte = good;
+    m->tensors.wte = good;
     for (int p = 0; p < f.t; p++) {
         struct mg_span span = {0, p, 1, &f.tokens[0][p], 1};
         assert_int_equal(hash_logits(m, mg_forward_run(fw, &span, 1)), f.want[0][p]);

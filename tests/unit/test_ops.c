@@ -101,7 +101,7 @@ static struct linear_case linear_case_new(int outs, int k, enum mg_dtype type) {
     c.ldx = ((size_t)k + 15) / 16 * 16;
     c.ldy = (size_t)outs + 1;
     c.mem = guarded_new(bytes + 1);
-    c.w = (struct mg_matrix){c.mem.end - bytes - shift, type, outs, k};
+    c.w = matrix_of(c.mem.end - bytes - shift, type, outs, k);
     random_elements(&state, type, (void *)c.w.data, n);
     c.x = floats(MAX_ROWS * c.ldx);
     c.start = malloc(MAX_ROWS * c.ldy * sizeof *c.start);
@@ -196,7 +196,7 @@ static void test_fma_is_rounded_once(void **state) {
         float a, b, c, y, x[32] = {1}, w[K] = {0};
         random_operands(&random, &a, &b, &c);
         w[0] = c, w[16] = a, x[16] = b;
-        struct mg_matrix m = {w, MG_F32, 1, K};
+        struct mg_matrix m = matrix_of(w, MG_F32, 1, K);
         ops->linear(&m, 1, x, 32, &y, 1, MG_SET);
         const float want = fmaf(a, b, fmaf(c, 1, 0)) + 0.0f;
         if (want != y)
@@ -209,7 +209,7 @@ static void test_relu_keeps_nan(void **state) {
     float x[32] = {0}, w[20 * 16];
     for (int i = 0; i < 20 * 16; i++) w[i] = 1;
     x[3] = INFINITY, x[4] = -INFINITY;
-    struct mg_matrix m = {w, MG_F32, 20, 16};
+    struct mg_matrix m = matrix_of(w, MG_F32, 20, 16);
     FOR_EACH_OPS(ops) {
         float y[40];
         ops->linear(&m, 2, x, 16, y, 20, MG_RELU);
