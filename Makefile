@@ -18,6 +18,7 @@ SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-fr
 ALLCFLAGS = -std=gnu11 -D_GNU_SOURCE -fvisibility=hidden -fPIE -ffp-contract=off $(WARN) $(CFLAGS) $(SANFLAGS) -MMD -MP
 ALLLDFLAGS = $(LDFLAGS) $(SANFLAGS) -pie
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+BLIS_LIB ?= -lblis
 BLIS_INC = $(firstword $(wildcard /usr/include/*/blis-pthread /usr/include/*/blis-serial /usr/include/*/blis-openmp))
 
 # ---- what is built --------------------------------------------------------------------------
@@ -65,22 +66,22 @@ $(LIB): $(CORE_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 $(SVC): $(FCGI_SRC:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson -lblis -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson $(BLIS_LIB) -lm $(LDLIBS)
 $(CLI): $(CLI_SRC:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -ledit -lpthread -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -ledit -lpthread -lm $(LDLIBS)
 # tests of the service's parts: all of it but main
 $(B)/libservice.a: $(patsubst %.c,$(B)/%.o,$(filter-out fcgi/main.c,$(FCGI_SRC)))
 	@rm -f $@
 	ar rcs $@ $^
 $(B)/tests/unit/test_fcgi_%: $(B)/tests/unit/test_fcgi_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(B)/libservice.a $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -lfcgi -ljansson -lblis -lpthread -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -lfcgi -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 $(B)/tests/unit/test_%: $(B)/tests/unit/test_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 TRAIN_OBJ := $(patsubst %.c,$(B)/%.o,$(filter-out core/cli/main.c core/cli/chat.c,$(CLI_SRC)))
 $(B)/tests/unit/test_train_%: $(B)/tests/unit/test_train_%.o $(TRAIN_OBJ) $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 $(B)/tests/bench/train: $(B)/tests/bench/train.o $(B)/tests/bench/peak.o $(TRAIN_OBJ) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -lpthread -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 unit: $(UNIT)
 
 # ---- running, installing --------------------------------------------------------------------
@@ -135,7 +136,7 @@ test-arm: $(HASHES) ## the kernels on aarch64 (under qemu) and here give the sam
 # ---- speed ----------------------------------------------------------------------------------
 $(B)/tests/bench/peak.o: CFLAGS += -march=native -ffp-contract=fast
 $(B)/tests/bench/bench: $(addprefix $(B)/tests/,bench/bench.o bench/peak.o unit/oracle.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -lm $(LDLIBS)
 $(B)/tests/bench/make-model: $(addprefix $(B)/tests/,bench/make_model.o unit/make_model.o)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lm $(LDLIBS)
 $(B)/tests/bench/nothing: $(B)/tests/bench/nothing.o

@@ -100,6 +100,7 @@ static int run_own_socket(int argc, char **argv) {
         log_error("%s", error);
         return -fd;
     }
+    listen_keep(fd);
     return run_master(argc, argv, &fd, 1, config.listen);
 }
 
