@@ -42,7 +42,7 @@ SVC  := $(B)/microgpt-fcgi
 CLI  := $(B)/microgpt
 UNIT := $(UNIT_SRC:%.c=$(B)/%)
 
-.PHONY: test-arm help all lib run demo test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
+.PHONY: test-arm test-host test-all help all lib run demo test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
 MAKEFLAGS += --no-builtin-rules # they would try to make the .d files
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -86,11 +86,12 @@ unit: $(UNIT)
 
 # ---- running, installing --------------------------------------------------------------------
 export B PORT PREFIX SYSCONFDIR DESTDIR
+JOBS := -j$(shell nproc)
 deps:    ## install what is missing from Debian's archive (DEPS="..." instead of the list)
 	@conf/deps.sh $(DEPS)
 run:     ## build, then serve $(MODEL_DIR) through nginx on 127.0.0.1:$(PORT)
 	@conf/deps.sh $(DEPS)
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(JOBS) all
 	@MODEL_DIR="$(MODEL_DIR)" exec conf/run.sh
 install: all ## DESTDIR= PREFIX=/usr/local SYSCONFDIR=/etc
 	@deploy/install.sh install
@@ -109,12 +110,19 @@ demo: $(CLI) ## train the demo models again: minutes, the same bytes on the same
 	@deploy/demo/train.sh $(CLI) $(B)/demo
 
 # ---- tests ----------------------------------------------------------------------------------
-JOBS := -j$(shell nproc)
 test:    ## build, also with sanitizers, and run all tests; the last line is the count
 	@conf/deps.sh $(DEPS)
 	@$(MAKE) --no-print-directory $(JOBS) all
 	@$(MAKE) --no-print-directory $(JOBS) SAN=address,undefined B=$(B)/san all unit
 	@tests/run --build $(B)
+test-host: ## package, units and recipes on Debian 12 and 13 that booted (root; some minutes)
+	@conf/deps.sh make gcc mmdebstrap systemd-container debhelper lintian uidmap prometheus umoci
+	@$(MAKE) --no-print-directory $(JOBS) all
+	@tests/host/run
+# every suite there is, each with its count in $(B)/test; the last line is the sum
+SUITES := test test-host
+test-all: ## all of $(SUITES)
+	@tests/all $(SUITES)
 soak:    ## what takes longer than a test run should: load, leaks, reloads
 	@conf/deps.sh $(DEPS)
 	@$(MAKE) --no-print-directory $(JOBS) all

@@ -20,7 +20,7 @@ int listen_is_fd0(void);
  * in error. */
 int listen_open(const struct config *, char *error, size_t size);
 /* Have systemd keep the socket of listen_open over a restart. Its file then stays when we
- * end: the unit's RuntimeDirectory takes it away at a stop. Does nothing elsewhere. */
+ * end, and is stale after a stop. Does nothing elsewhere. */
 void listen_keep(int fd);
 /* Check only (-t): 0 with a few words in text ("free", or "in use now", which is what a
  * running service looks like), or an exit code with one line in text. */
