@@ -38,6 +38,13 @@ static int print_version(void) {
 /* -t: everything that could fail later, in one line. */
 static int test_all(void) {
     char where[512], model[512];
+    if (config.drain_timeout_ms <= config.timeout_ms) {
+        fprintf(stderr,
+                "microgpt-fcgi: drain_timeout must be above timeout (%lld ms): "
+                "a stop would cut off what is in flight\n",
+                (long long)config.timeout_ms);
+        return EXIT_CONFIG;
+    }
     int rc = listen_check(&config, where, sizeof where);
     if (rc) {
         fprintf(stderr, "microgpt-fcgi: %s\n", where);

@@ -253,7 +253,7 @@ class Package(Scene):
         m.run(f"systemctl stop {UNIT}; systemctl start {UNIT}.socket")
         self.serves()
         m.run(f"ln -sfn /nonexistent {CURRENT}; systemctl restart {UNIT}", check=False)
-        self.curl(CHAT)
+        self.curl("-m 3 " + CHAT)
         m.run(f"ln -sfn /usr/share/microgpt/demo/chat {CURRENT}; systemctl restart {UNIT}")
         self.serves()
         m.run(f"systemctl stop {UNIT}.socket {UNIT}; systemctl start {UNIT}")
