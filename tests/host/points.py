@@ -276,7 +276,7 @@ class Package(Scene):
     def second_model(self):
         m = self.m
         self.example(("second-model/names.conf", "/etc/microgpt/names.conf"),
-                     ("second-model/microgpt-names.conf", "/etc/nginx/conf.d/microgpt-names.conf"),
+                     ("second-model/names.http.conf", "/etc/nginx/conf.d/microgpt-names.conf"),
                      ("second-model/names.server.conf", "/etc/nginx/microgpt.d/names.server.conf"))
         m.run(f"systemctl enable --now {UNIT}@names")
         self.nginx()
@@ -294,7 +294,7 @@ class Package(Scene):
     @point("6: API keys by the example: byte compare, 401 with WWW-Authenticate, guesses and keys limited, name in the log")
     def keys(self):
         self.example(("api-keys/microgpt.keys", "/etc/nginx/microgpt.keys"),
-                     ("api-keys/microgpt-keys.conf", "/etc/nginx/conf.d/microgpt-keys.conf"),
+                     ("api-keys/keys.http.conf", "/etc/nginx/conf.d/microgpt-keys.conf"),
                      ("api-keys/keys.api.conf", "/etc/nginx/microgpt.d/keys.api.conf"),
                      ("api-keys/keys.server.conf", "/etc/nginx/microgpt.d/keys.server.conf"))
         self.nginx()
@@ -318,7 +318,7 @@ class Package(Scene):
 
     @point("6: CORS by the example, with keys: preflight 204 without a key, headers on 200, 401, 405, 413, 429, 502")
     def cors(self):
-        self.example(("cors/microgpt-cors.conf", "/etc/nginx/conf.d/microgpt-cors.conf"),
+        self.example(("cors/cors.http.conf", "/etc/nginx/conf.d/microgpt-cors.conf"),
                      ("cors/cors.headers.conf", "/etc/nginx/microgpt.d/cors.headers.conf"),
                      ("cors/cors.api.conf", "/etc/nginx/microgpt.d/cors.api.conf"))
         self.nginx()
@@ -370,7 +370,7 @@ class Package(Scene):
     def hosts(self):
         m = self.m
         self.example(("several-hosts/50-tcp.conf", f"/etc/systemd/system/{UNIT}.service.d/50-tcp.conf"),
-                     ("several-hosts/microgpt-hosts.conf", "/etc/nginx/conf.d/microgpt-hosts.conf"),
+                     ("several-hosts/hosts.http.conf", "/etc/nginx/conf.d/microgpt-hosts.conf"),
                      ("several-hosts/hosts.pool.conf", "/etc/nginx/microgpt.d/hosts.pool.conf"))
         m.run(f"ip addr add 10.0.0.1/24 dev lo; ip addr add 10.0.0.2/24 dev lo; ip addr add 10.0.0.3/24 dev lo; cp {CONF} /root/c; "
               f"echo listen = 10.0.0.2:9000 >> {CONF}; systemctl daemon-reload; systemctl restart {UNIT}")
@@ -394,7 +394,7 @@ class Package(Scene):
 
     @point("6: the metrics server by the example")
     def scrape(self):
-        self.example(("prometheus/metrics-server.conf", "/etc/nginx/conf.d/microgpt-metrics.conf"))
+        self.example(("prometheus/metrics.http.conf", "/etc/nginx/conf.d/microgpt-metrics.conf"))
         self.nginx()
         self.m.eventually(lambda: "microgpt_model_info" in self.curl("", "/microgpt/metrics", "http://localhost:9145")[2])
         assert self.curl("", "/", "http://localhost:9145")[0] == 404
@@ -405,7 +405,9 @@ class Package(Scene):
         self.site("include snippets/microgpt.conf;")
         out = m.run("apt-get remove -y microgpt-serve").out
         assert "/etc/nginx/sites-enabled/site" in out, out
-        left = m.run("systemctl list-units --all --plain --no-legend 'microgpt*'; pgrep -a microgpt; ls /etc/systemd/system/*.wants | grep microgpt", check=False).out
+        # (the link of the unit itself stays until the purge, as debhelper keeps what was enabled)
+        left = m.run("systemctl list-units --all --plain --no-legend 'microgpt*' | grep -v not-found; pgrep -a microgpt; "
+                     "ls /etc/systemd/system/*.wants | grep microgpt.*@", check=False).out
         assert not left.strip(), left
         m.run("nginx -t -q && test -e /etc/microgpt/microgpt.conf && systemctl reload nginx")
         self.is_json(self.curl(CHAT), 502)

@@ -262,7 +262,7 @@ def test_a_second_model_by_the_example(service):
     """The files of examples/second-model, the socket's address aside."""
     location = (EXAMPLES / "second-model/names.server.conf").read_text()
     with stack.Service(stack.model(**NAMES_MODEL), workers=1) as names:
-        upstream = (EXAMPLES / "second-model/microgpt-names.conf").read_text().replace(
+        upstream = (EXAMPLES / "second-model/names.http.conf").read_text().replace(
             "unix:/run/microgpt-names/fcgi.sock", names.address)
         with Host(service.address, more=location, http=upstream) as h:
             ask = lambda path, body={}: lib.ask(h.port, "POST", path, body)
