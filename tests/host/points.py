@@ -276,7 +276,7 @@ class Package(Scene):
     def second_model(self):
         m = self.m
         self.example(("second-model/names.conf", "/etc/microgpt/names.conf"),
-                     ("second-model/names.http.conf", "/etc/nginx/conf.d/microgpt-names.conf"),
+                     ("second-model/names.http.conf", "/etc/nginx/microgpt.d/names.http.conf"),
                      ("second-model/names.server.conf", "/etc/nginx/microgpt.d/names.server.conf"))
         m.run(f"systemctl enable --now {UNIT}@names")
         self.nginx()
@@ -294,7 +294,7 @@ class Package(Scene):
     @point("6: API keys by the example: byte compare, 401 with WWW-Authenticate, guesses and keys limited, name in the log")
     def keys(self):
         self.example(("api-keys/microgpt.keys", "/etc/nginx/microgpt.keys"),
-                     ("api-keys/keys.http.conf", "/etc/nginx/conf.d/microgpt-keys.conf"),
+                     ("api-keys/keys.http.conf", "/etc/nginx/microgpt.d/keys.http.conf"),
                      ("api-keys/keys.api.conf", "/etc/nginx/microgpt.d/keys.api.conf"),
                      ("api-keys/keys.server.conf", "/etc/nginx/microgpt.d/keys.server.conf"))
         self.nginx()
@@ -318,7 +318,7 @@ class Package(Scene):
 
     @point("6: CORS by the example, with keys: preflight 204 without a key, headers on 200, 401, 405, 413, 429, 502")
     def cors(self):
-        self.example(("cors/cors.http.conf", "/etc/nginx/conf.d/microgpt-cors.conf"),
+        self.example(("cors/cors.http.conf", "/etc/nginx/microgpt.d/cors.http.conf"),
                      ("cors/cors.headers.conf", "/etc/nginx/microgpt.d/cors.headers.conf"),
                      ("cors/cors.api.conf", "/etc/nginx/microgpt.d/cors.api.conf"))
         self.nginx()
@@ -344,7 +344,7 @@ class Package(Scene):
         assert set(seen) == {200, 401, 405, 413, 429, 502}, sorted(seen)
         for status, head in seen.items():
             assert allowed in head and head.count("Access-Control-Allow-Origin") == 1, (status, head)
-        self.m.run("rm /etc/nginx/microgpt.d/keys.* /etc/nginx/microgpt.d/cors.* /etc/nginx/conf.d/microgpt-cors.conf /etc/nginx/conf.d/microgpt-keys.conf")
+        self.m.run("rm /etc/nginx/microgpt.d/keys.* /etc/nginx/microgpt.d/cors.*")
         self.nginx()
 
     @point("6, 7: TLS with h2 by the example, HSTS on our replies; 413 and 404 over h2 are JSON")
@@ -370,7 +370,7 @@ class Package(Scene):
     def hosts(self):
         m = self.m
         self.example(("several-hosts/50-tcp.conf", f"/etc/systemd/system/{UNIT}.service.d/50-tcp.conf"),
-                     ("several-hosts/hosts.http.conf", "/etc/nginx/conf.d/microgpt-hosts.conf"),
+                     ("several-hosts/hosts.http.conf", "/etc/nginx/microgpt.d/hosts.http.conf"),
                      ("several-hosts/hosts.pool.conf", "/etc/nginx/microgpt.d/hosts.pool.conf"))
         m.run(f"ip addr add 10.0.0.1/24 dev lo; ip addr add 10.0.0.2/24 dev lo; ip addr add 10.0.0.3/24 dev lo; cp {CONF} /root/c; "
               f"echo listen = 10.0.0.2:9000 >> {CONF}; systemctl daemon-reload; systemctl restart {UNIT}")
@@ -379,7 +379,7 @@ class Package(Scene):
         self.serves()  # 10.0.0.3 is dead: the next host answers
         m.run(f"systemctl restart {UNIT}")
         self.serves()
-        m.run(f"cp /root/c {CONF}; rm -r /etc/systemd/system/{UNIT}.service.d /etc/nginx/conf.d/microgpt-hosts.conf "
+        m.run(f"cp /root/c {CONF}; rm -r /etc/systemd/system/{UNIT}.service.d /etc/nginx/microgpt.d/hosts.http.conf "
               f"/etc/nginx/microgpt.d/hosts.pool.conf; systemctl daemon-reload; systemctl restart {UNIT}")
         self.nginx()
         self.serves()
@@ -394,7 +394,7 @@ class Package(Scene):
 
     @point("6: the metrics server by the example")
     def scrape(self):
-        self.example(("prometheus/metrics.http.conf", "/etc/nginx/conf.d/microgpt-metrics.conf"))
+        self.example(("prometheus/metrics.http.conf", "/etc/nginx/microgpt.d/metrics.http.conf"))
         self.nginx()
         self.m.eventually(lambda: "microgpt_model_info" in self.curl("", "/microgpt/metrics", "http://localhost:9145")[2])
         assert self.curl("", "/", "http://localhost:9145")[0] == 404
@@ -419,7 +419,7 @@ class Package(Scene):
         self.site(INCLUDE)
         m.run("rm -f /etc/nginx/snippets/microgpt.conf; nginx -t -q")
         left = m.run("find /etc /usr /lib /var /run -xdev -name '*microgpt*' -not -path '/var/lib/microgpt*' -not -path '/var/log/nginx/*' -not -path '/var/lib/dpkg/*'").out.split()
-        mine = {"/etc/microgpt", "/etc/nginx/microgpt.d", "/etc/nginx/microgpt.keys", "/etc/nginx/conf.d/microgpt-names.conf", "/etc/nginx/conf.d/microgpt-metrics.conf"}
+        mine = {"/etc/microgpt", "/etc/nginx/microgpt.d", "/etc/nginx/microgpt.keys"}
         assert set(left) <= mine, set(left) - mine
         m.run("test -d /var/lib/microgpt/models/mine && test ! -e /var/lib/microgpt/models/current && test -e /etc/microgpt/names.conf")
 
