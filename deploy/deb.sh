@@ -5,7 +5,7 @@
 set -euo pipefail
 : "${B:=build}"
 cd "$(dirname "$0")/.."
-conf/deps.sh build-essential debhelper dpkg-dev 'pkgconf|pkg-config' libfcgi-dev libjansson-dev \
+conf/deps.sh build-essential debhelper dpkg-dev 'pkgconf|pkg-config' 'systemd-dev|systemd' libfcgi-dev libjansson-dev \
     'libblis-pthread-dev|libblis-serial-dev' libedit-dev
 version=$(sed -n 's/^#define MG_VERSION "\(.*\)"/\1/p' core/microgpt.h)
 out=$B/deb tree=$B/deb/microgpt-serve-$version

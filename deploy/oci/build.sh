@@ -9,7 +9,7 @@ root=$out/root
 rm -rf "$out"
 mkdir -p "$out"
 mmdebstrap --quiet --variant=minbase \
-    --include=nginx-light,libfcgi0ldbl,libjansson4,libedit2 \
+    --include=nginx-light,libfcgi0ldbl,libjansson4,libedit2,systemd-standalone-sysusers \
     --dpkgopt='path-exclude=/usr/share/man/*' --dpkgopt='path-exclude=/usr/share/locale/*' \
     --dpkgopt='path-exclude=/usr/share/doc/*' --dpkgopt='path-include=/usr/share/doc/*/copyright' \
     --customize-hook="cp $deb \$1/microgpt.deb" \

@@ -11,7 +11,7 @@ import machine
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / os.environ.get("B", "build")
-TOOLS = ("systemd,nginx-light,curl,ca-certificates,procps,make,gcc,libc6-dev,build-essential,debhelper,lintian,pkgconf,"
+TOOLS = ("systemd,systemd-dev,nginx-light,curl,ca-certificates,procps,make,gcc,libc6-dev,build-essential,debhelper,lintian,pkgconf,"
          "dpkg-dev,libfcgi-dev,libjansson-dev,libblis-pthread-dev,libedit-dev,libcmocka-dev,python3,python3-pytest,"
          "spawn-fcgi,mandoc,util-linux,iproute2,systemd-sysv,dbus,openssl")
 

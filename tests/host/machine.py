@@ -2,6 +2,7 @@
 """A Debian that boots with systemd as PID 1 in systemd-nspawn: made once by mmdebstrap and cached, a
 fresh overlay over it for each run. Nothing here knows microgpt."""
 import os
+import re
 import shutil
 import subprocess
 import tempfile
@@ -38,6 +39,7 @@ class Machine:
         self.suite, self.lower = suite, base(suite)
         self.dir = Path(tempfile.mkdtemp(prefix=f"run-{suite}-", dir=CACHE))
         self.root, self.leader = self.dir / "root", None
+        self.name = re.sub("[^a-z0-9]", "x", self.dir.name.lower())
 
     def __enter__(self):
         for d in ("upper", "work", "root"):
@@ -55,7 +57,7 @@ class Machine:
     def boot(self):
         with open(self.dir / "boot.log", "ab") as log:
             self.nspawn = subprocess.Popen(
-                ["systemd-nspawn", "-q", "-D", self.root, "-M", self.dir.name[:40], "--boot", "--register=no", "--keep-unit",
+                ["systemd-nspawn", "-q", "-D", self.root, "-M", self.name, "--boot", "--register=no", "--keep-unit",
                  "--private-network", "--console=pipe"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
         self.leader = self.eventually(self.find_leader, 60)
         self.eventually(lambda: self.run("systemctl is-system-running", check=False).out.strip() in ("running", "degraded"), 120)
