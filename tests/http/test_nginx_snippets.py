@@ -273,7 +273,7 @@ def test_a_second_model_by_the_example(service):
             ten = {"num_samples": 10}
             assert ask("/names/v1/generate", ten).body != lib.generate(h.port, ten).body
             assert get(h, "/names/health").body == b"Ok"
-            assert get(h, "/names/status").json()["workers"] == 1
+            assert get(h, "/names/status").json()["workers"]["ready"] == 1
             assert b"microgpt_model_info" in get(h, "/names/metrics").body
             assert get(h, "/names/metrics", headers=[("X-Forwarded-For", "203.0.113.7")]).status == 403
             for path in ("/names", "/names/", "/names/nope", "/names/v1"):
