@@ -59,8 +59,12 @@ class Machine:
             self.nspawn = subprocess.Popen(
                 ["systemd-nspawn", "-q", "-D", self.root, "-M", self.name, "--boot", "--register=no", "--keep-unit",
                  "--private-network", "--console=pipe"], stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        self.leader = self.eventually(self.find_leader, 60)
-        self.eventually(lambda: self.run("systemctl is-system-running", check=False).out.strip() in ("running", "degraded"), 120)
+        self.eventually(self.is_up, 120)
+
+    def is_up(self):
+        """Found anew each time: at first nspawn has children that only prepare."""
+        self.leader = self.find_leader()
+        return self.leader and self.run("systemctl is-system-running", check=False).out.strip() in ("running", "degraded")
 
     def find_leader(self):
         assert self.nspawn.poll() is None, (self.dir / "boot.log").read_text()[-2000:]
