@@ -18,6 +18,7 @@ SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-fr
 ALLCFLAGS = -std=gnu11 -D_GNU_SOURCE -fvisibility=hidden -fPIE -ffp-contract=off $(WARN) $(CFLAGS) $(SANFLAGS) -MMD -MP
 ALLLDFLAGS = $(LDFLAGS) $(SANFLAGS) -pie
 MACHINE := $(firstword $(subst -, ,$(shell $(CC) -dumpmachine)))
+BLIS_LIB ?= -lblis
 BLIS_INC = $(firstword $(wildcard /usr/include/*/blis-pthread /usr/include/*/blis-serial /usr/include/*/blis-openmp))
 
 # ---- what is built --------------------------------------------------------------------------
@@ -42,7 +43,7 @@ SVC  := $(B)/microgpt-fcgi
 CLI  := $(B)/microgpt
 UNIT := $(UNIT_SRC:%.c=$(B)/%)
 
-.PHONY: test-arm help all lib run demo test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
+.PHONY: test-arm test-host test-all help all lib run demo test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
 MAKEFLAGS += --no-builtin-rules # they would try to make the .d files
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -66,31 +67,32 @@ $(LIB): $(CORE_OBJ)
 	@rm -f $@
 	ar rcs $@ $^
 $(SVC): $(FCGI_SRC:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson -lblis -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson $(BLIS_LIB) -lm $(LDLIBS)
 $(CLI): $(CLI_SRC:%.c=$(B)/%.o) $(TRAIN_SRC:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -ledit -lpthread -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -ledit -lpthread -lm $(LDLIBS)
 # tests of the service's parts: all of it but main
 $(B)/libservice.a: $(patsubst %.c,$(B)/%.o,$(filter-out fcgi/main.c,$(FCGI_SRC)))
 	@rm -f $@
 	ar rcs $@ $^
 $(B)/tests/unit/test_fcgi_%: $(B)/tests/unit/test_fcgi_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(B)/libservice.a $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -lfcgi -ljansson -lblis -lpthread -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -lfcgi -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 $(B)/tests/unit/test_%: $(B)/tests/unit/test_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 TRAIN_OBJ := $(TRAIN_SRC:%.c=$(B)/%.o)
 $(B)/tests/unit/test_train_%: $(B)/tests/unit/test_train_%.o $(TRAIN_OBJ) $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lblis -lpthread -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 $(B)/tests/bench/train: $(B)/tests/bench/train.o $(B)/tests/bench/peak.o $(TRAIN_OBJ) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -lpthread -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 unit: $(UNIT)
 
 # ---- running, installing --------------------------------------------------------------------
 export B PORT PREFIX SYSCONFDIR DESTDIR
+JOBS := -j$(shell nproc)
 deps:    ## install what is missing from Debian's archive (DEPS="..." instead of the list)
 	@conf/deps.sh $(DEPS)
 run:     ## build, then serve $(MODEL_DIR) through nginx on 127.0.0.1:$(PORT)
 	@conf/deps.sh $(DEPS)
-	@$(MAKE) --no-print-directory all
+	@$(MAKE) --no-print-directory $(JOBS) all
 	@MODEL_DIR="$(MODEL_DIR)" exec conf/run.sh
 install: all ## DESTDIR= PREFIX=/usr/local SYSCONFDIR=/etc
 	@deploy/install.sh install
@@ -109,12 +111,19 @@ demo: $(CLI) ## train the demo models again: minutes, the same bytes on the same
 	@deploy/demo/train.sh $(CLI) $(B)/demo
 
 # ---- tests ----------------------------------------------------------------------------------
-JOBS := -j$(shell nproc)
 test:    ## build, also with sanitizers, and run all tests; the last line is the count
 	@conf/deps.sh $(DEPS)
 	@$(MAKE) --no-print-directory $(JOBS) all
 	@$(MAKE) --no-print-directory $(JOBS) SAN=address,undefined B=$(B)/san all unit
 	@tests/run --build $(B)
+test-host: ## package, units and recipes on Debian 12 and 13 that booted (root; some minutes)
+	@conf/deps.sh make gcc mmdebstrap systemd-container debhelper lintian uidmap prometheus umoci
+	@$(MAKE) --no-print-directory $(JOBS) all
+	@tests/host/run
+# every suite there is, each with its count in $(B)/test; the last line is the sum
+SUITES := test test-host
+test-all: ## all of $(SUITES)
+	@tests/all $(SUITES)
 soak:    ## what takes longer than a test run should: load, leaks, reloads
 	@conf/deps.sh $(DEPS)
 	@$(MAKE) --no-print-directory $(JOBS) all
@@ -136,7 +145,7 @@ test-arm: $(HASHES) ## the kernels on aarch64 (under qemu) and here give the sam
 # ---- speed ----------------------------------------------------------------------------------
 $(B)/tests/bench/peak.o: CFLAGS += -march=native -ffp-contract=fast
 $(B)/tests/bench/bench: $(addprefix $(B)/tests/,bench/bench.o bench/peak.o unit/oracle.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lblis -lm $(LDLIBS)
+	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -lm $(LDLIBS)
 $(B)/tests/bench/make-model: $(addprefix $(B)/tests/,bench/make_model.o unit/make_model.o)
 	$(CC) $(ALLLDFLAGS) -o $@ $^ -lm $(LDLIBS)
 $(B)/tests/bench/nothing: $(B)/tests/bench/nothing.o

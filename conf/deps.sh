@@ -6,7 +6,7 @@
 set -eu
 [ $# -gt 0 ] || set -- gcc make libc6-dev libfcgi-dev libjansson-dev \
     'libblis-pthread-dev|libblis-openmp-dev|libblis-serial-dev' libedit-dev libcmocka-dev \
-    'nginx-light|nginx|nginx-full|nginx-extras' python3 python3-pytest curl
+    'nginx-light|nginx|nginx-full|nginx-extras' python3 python3-pytest curl spawn-fcgi mandoc
 
 command -v dpkg-query >/dev/null || {
     echo "deps: not a Debian system; needed: $*" >&2

@@ -8,8 +8,8 @@ dir=$1 port=$2 socket=$3
 case $socket in /*) socket=unix:$socket ;; esac
 from=$(dirname "$0")
 mkdir -p "$dir/conf.d" "$dir/snippets" "$dir/logs" "$dir/tmp"
-for f in nginx.conf conf.d/microgpt.conf snippets/microgpt.conf snippets/microgpt-common.conf \
-         snippets/microgpt-limits.conf; do
+for f in nginx.conf conf.d/microgpt.conf conf.d/microgpt-pool.conf snippets/microgpt.conf snippets/microgpt-common.conf \
+         snippets/microgpt-limits.conf snippets/microgpt-api.conf snippets/microgpt-headers.conf; do
     sed -e "s|127\.0\.0\.1:8080|127.0.0.1:$port|" -e "s|unix:/run/microgpt/fcgi\.sock|$socket|" \
         "$from/$f" > "$dir/$f"
 done

@@ -7,8 +7,9 @@ set -euo pipefail
 mode=$1
 : "${B:=build}" "${DESTDIR:=}" "${PREFIX:=/usr/local}" "${SYSCONFDIR:=/etc}"
 lib=$PREFIX/lib
-# in /usr the units of Debian 12 lie in /lib
-units=$lib/systemd/system; [ "$PREFIX" = /usr ] && units=/lib/systemd/system
+# in /usr the units lie where systemd says (/lib on Debian 12, /usr/lib on 13)
+units=$lib/systemd/system
+[ "$PREFIX" != /usr ] || units=${UNITS:-$(pkg-config --variable=systemdsystemunitdir systemd 2>/dev/null || echo /lib/systemd/system)}
 share=$PREFIX/share
 cd "$(dirname "$0")/.."
 made=()     # directories that may be ours alone
@@ -50,7 +51,8 @@ put 755 "$B/microgpt" "$PREFIX/bin/microgpt"
 
 put_conf conf/microgpt.conf "$SYSCONFDIR/microgpt/microgpt.conf"
 put_conf conf/conf.d/microgpt.conf "$SYSCONFDIR/nginx/conf.d/microgpt.conf"
-for f in microgpt microgpt-common microgpt-limits; do
+put_conf conf/conf.d/microgpt-pool.conf "$SYSCONFDIR/nginx/conf.d/microgpt-pool.conf"
+for f in microgpt microgpt-common microgpt-limits microgpt-api microgpt-headers; do
     put_conf conf/snippets/$f.conf "$SYSCONFDIR/nginx/snippets/$f.conf"
 done
 put_conf deploy/logrotate/microgpt "$SYSCONFDIR/logrotate.d/microgpt"
@@ -68,20 +70,29 @@ for model in chat names; do
         put 644 deploy/demo/$model/$f "$share/microgpt/demo/$model/$f"
     done
 done
-examples=$share/doc/microgpt-serve/examples
-put 644 deploy/systemd/microgpt-.service.d/50-tcp.conf.example "$examples/50-tcp.conf"
-put_text 755 deploy/spawn-fcgi/microgpt-spawn "$examples/microgpt-spawn"
-put 644 deploy/prometheus/alerts.yml "$examples/prometheus-alerts.yml"
-put 644 deploy/grafana/dashboard.json "$examples/grafana-dashboard.json"
-[ ! -e README.md ] || put 644 README.md "$share/doc/microgpt-serve/README.md"
+doc=$share/doc/microgpt-serve
+while read -r f; do
+    mode_of=644; [ ! -x "deploy/examples/$f" ] || mode_of=755
+    put_text $mode_of "deploy/examples/$f" "$doc/examples/$f"
+done < <(cd deploy/examples && find . -type f -printf '%P\n' | sort)
+put 644 deploy/grafana/dashboard.json "$doc/examples/grafana-dashboard.json"
+put 644 NOTICE "$doc/NOTICE"
+[ ! -e README.md ] || put 644 README.md "$doc/README.md"
 
-put_text 644 deploy/man/microgpt.1 "$share/man/man1/microgpt.1"
-put_text 644 deploy/man/microgpt.conf.5 "$share/man/man5/microgpt.conf.5"
-put_text 644 deploy/man/microgpt-fcgi.8 "$share/man/man8/microgpt-fcgi.8"
+for page in microgpt.1 microgpt.conf.5 microgpt-checkpoint.5 microgpt-api.7 microgpt-fcgi.8; do
+    put_text 644 "deploy/man/$page" "$share/man/man${page##*.}/$page"
+done
 for program in microgpt microgpt-fcgi; do
     put 644 deploy/completion/$program "$share/bash-completion/completions/$program"
 done
 
+if [ "$mode" = uninstall ] && [ -z "$DESTDIR" ] && [ -d /run/systemd/system ]; then
+    for unit in $(systemctl list-units --all --plain --no-legend 'microgpt-*' | awk '{print $1}'); do
+        systemctl disable --now "$unit" 2>/dev/null || true
+    done
+    rm -f "$SYSCONFDIR"/systemd/system/*.wants/microgpt-*
+    systemctl daemon-reload
+fi
 if [ "$mode" = uninstall ]; then
     # what is empty now and not a directory of the system goes too, from the bottom up
     for d in "${made[@]}"; do
@@ -92,7 +103,8 @@ elif [ -z "$DESTDIR" ]; then
     cat <<TEXT
 installed. Next, as root:
   systemd-sysusers && systemd-tmpfiles --create && systemctl daemon-reload
-  systemctl enable --now microgpt-fcgi
-  add to a server of nginx:  include snippets/microgpt.conf;    then  nginx -t && nginx -s reload
+  systemctl enable microgpt-fcgi && systemctl restart microgpt-fcgi
+  in a server { } of nginx:   include snippets/microgpt[.]conf;
+  then:   nginx -t && systemctl reload nginx && curl http://localhost/microgpt/health
 TEXT
 fi

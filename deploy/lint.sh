@@ -19,7 +19,7 @@ has() {
 shopt -s nullglob globstar
 c=(core/**/*.[ch] fcgi/**/*.[ch])
 tests=(tests/**/*.[ch])
-scripts=(conf/*.sh deploy/**/*.sh deploy/spawn-fcgi/microgpt-spawn)
+scripts=(conf/*.sh deploy/**/*.sh deploy/examples/spawn-fcgi/microgpt-spawn)
 for f in tests/run .ci/run; do
     head -n 1 "$f" 2>/dev/null | grep -q "sh$" && scripts+=("$f")
 done

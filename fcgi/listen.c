@@ -2,7 +2,8 @@
  * listen.c - where requests come from: a socket of our own (unix or TCP), systemd's, or
  * spawn-fcgi's fd 0. Two of us that start at once are kept apart by a lock on the
  * socket's directory; a socket file is created without permissions and gets them when it
- * is complete. */
+ * is complete. Under systemd a socket of our own is kept in its descriptor store: what
+ * arrives during a restart waits in the socket's queue. */
 #include "listen.h"
 
 #include <errno.h>
@@ -19,10 +20,14 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "notify.h"
+
 #define SYSTEMD_FIRST_FD 3
 #define LOCK_TRIES       20 /* of 50 ms */
+#define KEPT_NAME        "microgpt-kept"
 
 static struct stat made; /* the socket file of listen_open; st_ino 0 = none */
+static int kept = -1;    /* the socket of the process before us, from systemd's store */
 
 /* ---- sockets that were passed in ---- */
 
@@ -37,17 +42,31 @@ static void make_nonblocking(int fd) {
     if (flags >= 0) fcntl(fd, F_SETFL, flags | O_NONBLOCK);
 }
 
+/* Is the first of the names, which are parted by ':', that of a kept socket? Moves on. */
+static int next_is_kept(const char **names) {
+    size_t len = strcspn(*names, ":");
+    int found = len == strlen(KEPT_NAME) && !strncmp(*names, KEPT_NAME, len);
+    *names += len + ((*names)[len] == ':');
+    return found;
+}
+
 int listen_systemd(int fds[LISTEN_MAX]) {
     const char *pid = getenv("LISTEN_PID"), *count = getenv("LISTEN_FDS");
+    const char *names = getenv("LISTEN_FDNAMES");
     int n = 0;
+    if (!names) names = "";
     if (pid && count && strtol(pid, NULL, 10) == getpid()) {
         long passed = strtol(count, NULL, 10);
         for (int fd = SYSTEMD_FIRST_FD; fd < SYSTEMD_FIRST_FD + passed && n < LISTEN_MAX;
              fd++) {
-            if (!is_listening(fd)) continue;
+            int is_kept = next_is_kept(&names);
             fcntl(fd, F_SETFD, FD_CLOEXEC);
+            if (!is_listening(fd)) continue;
             make_nonblocking(fd);
-            fds[n++] = fd;
+            if (is_kept)
+                kept = fd;
+            else
+                fds[n++] = fd;
         }
     }
     unsetenv("LISTEN_PID");
@@ -167,7 +186,10 @@ static int grant_access(const struct config *c, const char *path, char *error,
                      c->socket_group);
             return refuse(c, EX_CONFIG, what, "", error, size);
         }
-        if (chown(path, (uid_t)-1, g->gr_gid)) {
+        struct stat
+            st; /* born with our own group it needs no chown, which a sandbox denies */
+        int has = !lstat(path, &st) && st.st_gid == g->gr_gid;
+        if (!has && chown(path, (uid_t)-1, g->gr_gid)) {
             snprintf(what, sizeof what, "may not give the socket to group \"%s\"",
                      c->socket_group);
             return refuse(c, EX_NOPERM, what, "uid must be a member of it", error, size);
@@ -284,10 +306,55 @@ static int open_tcp(const struct config *c, char *error, size_t size) {
     return -refuse_errno(c, "bind", error, size);
 }
 
+/* ---- a socket that outlives us ---- */
+
+/* Is fd bound to config->listen? A unix socket whose file is gone is of no use. */
+static int is_bound_to(const struct config *c, int fd) {
+    union {
+        struct sockaddr any;
+        struct sockaddr_un un;
+        struct sockaddr_storage room;
+    } have = {0};
+    socklen_t len = sizeof have;
+    struct stat st;
+    struct addrinfo *found;
+    const char *path = unix_path(c);
+    if (getsockname(fd, &have.any, &len)) return 0;
+    if (path)
+        return have.any.sa_family == AF_UNIX && !strcmp(have.un.sun_path, path) &&
+               !lstat(path, &st) && S_ISSOCK(st.st_mode);
+    if (*c->listen == '*' || resolve(c, &found, (char[200]){0}, 200)) return 0;
+    int same = found->ai_addrlen == len && !memcmp(found->ai_addr, &have, len);
+    freeaddrinfo(found);
+    return same;
+}
+
+/* The kept socket with what the configuration says now, -1 if it is another's address, or
+ * minus an exit code. */
+static int adopt(const struct config *c, char *error, size_t size) {
+    int fd = kept, rc = 0;
+    kept = -1;
+    if (!is_bound_to(c, fd)) {
+        notify_send("FDSTOREREMOVE=1\nFDNAME=" KEPT_NAME);
+        close(fd);
+        return -1;
+    }
+    const char *path = unix_path(c);
+    if (path) rc = grant_access(c, path, error, size);
+    if (!rc && listen(fd, c->backlog)) rc = refuse_errno(c, "listen", error, size);
+    return rc ? -rc : fd;
+}
+
+void listen_keep(int fd) {
+    if (!notify_send_fd("FDSTORE=1\nFDPOLL=0\nFDNAME=" KEPT_NAME, fd)) made.st_ino = 0;
+}
+
 /* ---- the public part ---- */
 
 int listen_open(const struct config *c, char *error, size_t size) {
     const char *path = unix_path(c);
+    int fd = kept >= 0 ? adopt(c, error, size) : -1;
+    if (fd != -1) return fd;
     return path ? open_unix(c, path, error, size) : open_tcp(c, error, size);
 }
 

@@ -39,6 +39,13 @@ static int print_version(void) {
 /* -t: everything that could fail later, in one line. */
 static int test_all(void) {
     char where[512], model[512];
+    if (config.drain_timeout_ms <= config.timeout_ms) {
+        fprintf(stderr,
+                "microgpt-fcgi: drain_timeout must be above timeout (%lld ms): "
+                "a stop would cut off what is in flight\n",
+                (long long)config.timeout_ms);
+        return EX_CONFIG;
+    }
     int rc = listen_check(&config, where, sizeof where);
     if (rc) {
         fprintf(stderr, "microgpt-fcgi: %s\n", where);
@@ -101,6 +108,7 @@ static int run_own_socket(int argc, char **argv) {
         log_error("%s", error);
         return -fd;
     }
+    listen_keep(fd);
     return run_master(argc, argv, &fd, 1, config.listen);
 }
 

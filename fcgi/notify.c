@@ -57,6 +57,29 @@ void notify_send(const char *fmt, ...) {
         sendto(fd, text, (size_t)n, MSG_NOSIGNAL, (struct sockaddr *)&to, to_len);
 }
 
+int notify_send_fd(const char *text, int passed) {
+    char copy[128];
+    union { /* aligned as a cmsghdr must be */
+        struct cmsghdr head;
+        char bytes[CMSG_SPACE(sizeof passed)];
+    } control = {0};
+    if (fd < 0) return -1;
+    snprintf(copy, sizeof copy, "%s", text);
+    struct iovec iov = {.iov_base = copy, .iov_len = strlen(copy)};
+    struct msghdr message = {.msg_name = &to,
+                             .msg_namelen = to_len,
+                             .msg_iov = &iov,
+                             .msg_iovlen = 1,
+                             .msg_control = control.bytes,
+                             .msg_controllen = sizeof control.bytes};
+    struct cmsghdr *c = CMSG_FIRSTHDR(&message);
+    c->cmsg_level = SOL_SOCKET;
+    c->cmsg_type = SCM_RIGHTS;
+    c->cmsg_len = CMSG_LEN(sizeof passed);
+    memcpy(CMSG_DATA(c), &passed, sizeof passed);
+    return sendmsg(fd, &message, MSG_NOSIGNAL) < 0 ? -1 : 0;
+}
+
 void notify_reloading(void) {
     notify_send("RELOADING=1\nMONOTONIC_USEC=%" PRId64, clock_ns() / 1000);
 }

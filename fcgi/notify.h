@@ -14,6 +14,9 @@ void notify_forget(void);
 
 /* One state or several, a line each: "READY=1\nSTATUS=4 workers". */
 void notify_send(const char *fmt, ...) __attribute__((format(printf, 1, 2)));
+/* A state with a descriptor: "FDSTORE=1\nFDNAME=x" has systemd keep it over a restart. -1
+ * if there is nobody to send it to. */
+int notify_send_fd(const char *text, int fd);
 /* RELOADING=1 with the time systemd wants; READY=1 must follow. */
 void notify_reloading(void);
 /* Call from the loop: pets systemd's watchdog when half of its time has passed. */

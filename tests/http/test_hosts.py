@@ -53,17 +53,15 @@ def start_service(i, model_dir):
 
 
 class ManyHosts(stack.Nginx):
-    """nginx as shipped, with the recipe for several hosts."""
+    """nginx as shipped, with the example for several hosts."""
 
     def render(self):
         super().render()
-        path = self.prefix / "conf.d/microgpt.conf"
-        text = path.read_text()
-        recipe = re.search(r"    #   least_conn;\n(    #   server .*\n)+", text).group(0)
-        lines = [line.replace("    #   ", "    ") for line in recipe.splitlines()]
-        assert [re.search(r"server ([\d.]+):9000", x).group(1) for x in lines[1:]] == HOSTS
-        path.write_text(re.sub(r"upstream microgpt \{.*\n\}", "upstream microgpt {\n" + "\n".join(lines) + "\n}",
-                               text, flags=re.S))
+        (self.prefix / "microgpt.d").mkdir(exist_ok=True)
+        for name in ("hosts.http.conf", "hosts.pool.conf"):
+            shutil.copy(stack.ROOT / "deploy/examples/several-hosts" / name, self.prefix / "microgpt.d")
+        text = (self.prefix / "microgpt.d/hosts.http.conf").read_text()
+        assert re.findall(r"server ([\d.]+):9000", text) == HOSTS
         path = self.prefix / "snippets/microgpt-common.conf"
         text = path.read_text()
         assert "_tries   2;" in text and "fastcgi_read_timeout      40s;" in text

@@ -13,7 +13,8 @@ import stack
 from counting import not_possible
 
 ROOT = stack.ROOT
-MANUALS = [ROOT / "deploy/man" / n for n in ("microgpt.1", "microgpt.conf.5", "microgpt-fcgi.8")]
+MANUALS = [ROOT / "deploy/man" / n for n in ("microgpt.1", "microgpt.conf.5", "microgpt-fcgi.8",
+                                               "microgpt-checkpoint.5", "microgpt-api.7")]
 
 
 def make(target, destdir, **more):
@@ -143,7 +144,7 @@ def test_manuals_are_clean():
 
 
 def test_alert_rules_and_dashboard_ask_for_metrics_there_are():
-    text = (ROOT / "deploy/prometheus/alerts.yml").read_text() + (ROOT / "deploy/grafana/dashboard.json").read_text()
+    text = (ROOT / "deploy/examples/prometheus/alerts.yml").read_text() + (ROOT / "deploy/grafana/dashboard.json").read_text()
     import json
     json.loads((ROOT / "deploy/grafana/dashboard.json").read_text())
     used = set(re.findall(r"microgpt_\w+", text))
@@ -158,6 +159,6 @@ def test_alert_rules_and_dashboard_ask_for_metrics_there_are():
 def test_alert_rules_by_promtool():
     if not shutil.which("promtool"):
         not_possible("promtool is not installed")
-    done = subprocess.run(["promtool", "check", "rules", ROOT / "deploy/prometheus/alerts.yml"],
+    done = subprocess.run(["promtool", "check", "rules", ROOT / "deploy/examples/prometheus/alerts.yml"],
                           capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr

@@ -20,7 +20,9 @@ CHAT_MODEL = dict(n_embd=32, n_head=4, n_layer=2, block_size=64, seed=3)
 NAMES_MODEL = dict(n_embd=16, n_head=4, n_layer=1, block_size=16, chars=stack.models.LETTERS,
                    chat=False, seed=5)
 STOCK = Path("/etc/nginx/nginx.conf")
-SNIPPETS = ["snippets/microgpt.conf", "snippets/microgpt-common.conf", "snippets/microgpt-limits.conf"]
+SNIPPETS = ["snippets/microgpt.conf", "snippets/microgpt-common.conf", "snippets/microgpt-limits.conf",
+            "snippets/microgpt-api.conf", "snippets/microgpt-headers.conf", "conf.d/microgpt-pool.conf"]
+EXAMPLES = stack.ROOT / "deploy/examples"
 
 # A site with a character of its own: everything that could leak into our locations or suffer from them
 SITE = """
@@ -77,7 +79,7 @@ class Host:
                 shutil.copy(stack.ROOT / "conf" / name, p / name)
             if self.limits is not None:
                 (p / SNIPPETS[2]).write_text(self.limits)
-            site = site.replace("# HERE", "include snippets/microgpt.conf;" + self.more)
+            site = site.replace("# HERE", "include snippets/microgpt[.]conf;" + self.more)
         (p / "sites-enabled/site").write_text(site)
 
     def command(self, *more):
@@ -256,14 +258,13 @@ def test_who_counts_as_one_client(service, name, address, passed):
                 assert r.get("Retry-After") == "1" and "5 requests a second" in r.error()
 
 
-def test_a_second_model_by_the_recipe(service):
-    """The recipe in the comment of the snippet, word for word."""
-    text = (stack.ROOT / "conf/snippets/microgpt.conf").read_text()
-    recipe = re.search(r"#     location \^~ /names/ \{.*?#     \}\n", text, re.S).group(0)
-    recipe = "\n".join(line[1:] for line in recipe.splitlines())
+def test_a_second_model_by_the_example(service):
+    """The files of examples/second-model, the socket's address aside."""
+    location = (EXAMPLES / "second-model/names.server.conf").read_text()
     with stack.Service(stack.model(**NAMES_MODEL), workers=1) as names:
-        upstream = f"upstream microgpt_names {{ server {names.address}; }}\n"
-        with Host(service.address, more=recipe, http=upstream) as h:
+        upstream = (EXAMPLES / "second-model/names.http.conf").read_text().replace(
+            "unix:/run/microgpt-names/fcgi.sock", names.address)
+        with Host(service.address, more=location, http=upstream) as h:
             ask = lambda path, body={}: lib.ask(h.port, "POST", path, body)
             assert ask("/names/v1/generate").status == 200
             assert ask("/names/v1/chat", lib.says("hi")).status == 400
@@ -272,6 +273,9 @@ def test_a_second_model_by_the_recipe(service):
             ten = {"num_samples": 10}
             assert ask("/names/v1/generate", ten).body != lib.generate(h.port, ten).body
             assert get(h, "/names/health").body == b"Ok"
-            for path in ("/names/status", "/names/metrics", "/names/", "/names/nope"):
+            assert get(h, "/names/status").json()["workers"]["ready"] == 1
+            assert b"microgpt_model_info" in get(h, "/names/metrics").body
+            assert get(h, "/names/metrics", headers=[("X-Forwarded-For", "203.0.113.7")]).status == 403
+            for path in ("/names", "/names/", "/names/nope", "/names/v1"):
                 assert get(h, path).status == 404, path
                 get(h, path).error()

@@ -11,7 +11,7 @@ import lib
 import stack
 from counting import not_possible
 
-SCRIPT = stack.ROOT / "deploy/spawn-fcgi/microgpt-spawn"
+SCRIPT = stack.ROOT / "deploy/examples/spawn-fcgi/microgpt-spawn"
 MODEL = dict(n_embd=32, n_head=4, n_layer=2, block_size=64, seed=3)
 
 

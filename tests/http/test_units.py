@@ -71,7 +71,7 @@ def test_tcp_drop_in_opens_no_more_than_it_says(tmp_path):
     unit = copy_units(tmp_path) / SERVICES[0]
     drop = tmp_path / "microgpt-fcgi.service.d/50-tcp.conf"
     drop.parent.mkdir()
-    shutil.copy(UNITS / "microgpt-.service.d/50-tcp.conf.example", drop)
+    shutil.copy(stack.ROOT / "deploy/examples/several-hosts/50-tcp.conf", drop)
     done = subprocess.run(["systemd-analyze", "verify", "--man=no", unit], capture_output=True, text=True)
     assert (done.returncode, done.stdout + done.stderr) == (0, "")
     done = subprocess.run(["systemd-analyze", "security", "--no-pager", "--offline=true", unit],
