@@ -43,10 +43,15 @@ int cli_given(const struct cli_option *, const char *name);
 /* Exit code after all was printed: EX_IOERR when stdout could not take it. */
 int cli_finish(void);
 
+/* check.c: open dir as the service does and generate once; prints a line (with json: an
+ * object) or the complaint. An exit code. */
+int check_checkpoint(const char *dir, int json);
+
 int check_main(const struct cli_command *, int argc, char **argv);
 int chat_main(const struct cli_command *, int argc, char **argv);
 int export_main(const struct cli_command *, int argc, char **argv);
 int generate_main(const struct cli_command *, int argc, char **argv);
+int import_main(const struct cli_command *, int argc, char **argv);
 int info_main(const struct cli_command *, int argc, char **argv);
 int train_main(const struct cli_command *, int argc, char **argv);
 
