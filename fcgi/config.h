@@ -48,7 +48,8 @@ struct config_action {
     int dump;        /* -T */
     int version;     /* -V */
     int help;        /* --help */
-    char file[4096]; /* -c, "" = none */
+    const char *reload; /* --reload PID; NULL = no. Not copied */
+    char file[4096];    /* -c, "" = none */
 };
 
 /* Defaults, then file, then environment, then flags into *c. 0, or an exit code (64
