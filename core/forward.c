@@ -66,6 +66,11 @@ static void measure(struct mg_forward *f) {
     f->ld_logits = padded((size_t)info->vocab_size);
 }
 
+/* base + at; NULL stays NULL. */
+static void *place(char *base, size_t at) {
+    return base ? base + at : NULL;
+}
+
 /* Lay f out at base (NULL: only count). Returns the bytes. */
 static size_t lay_out(struct mg_forward *f, char *base) {
     const size_t rows = (size_t)f->max_rows, lanes = (size_t)f->lanes;
@@ -73,17 +78,15 @@ static size_t lay_out(struct mg_forward *f, char *base) {
     const size_t layers = multiply(f->kv_bytes, (size_t)f->model->info.n_layer);
     size_t used = 0;
     take(&used, sizeof *f);
-    f->piece = (struct piece *)(base + take(&used, multiply(lanes, sizeof *f->piece)));
+    f->piece = place(base, take(&used, multiply(lanes, sizeof *f->piece)));
     float **rows_of[] = {&f->x, &f->norm, &f->q, &f->k, &f->v};
     for (size_t i = 0; i < sizeof rows_of / sizeof *rows_of; i++)
-        *rows_of[i] = (float *)(base + take(&used, row));
-    f->hidden =
-        (float *)(base + take(&used, multiply(rows, f->ld_hidden * sizeof(float))));
-    f->logits =
-        (float *)(base + take(&used, multiply(lanes, f->ld_logits * sizeof(float))));
+        *rows_of[i] = place(base, take(&used, row));
+    f->hidden = place(base, take(&used, multiply(rows, f->ld_hidden * sizeof(float))));
+    f->logits = place(base, take(&used, multiply(lanes, f->ld_logits * sizeof(float))));
     f->scratch =
-        (float *)(base + take(&used, mg_attend_scratch_floats(&f->kv) * sizeof(float)));
-    f->cache = base + take(&used, multiply(lanes, layers));
+        place(base, take(&used, mg_attend_scratch_floats(&f->kv) * sizeof(float)));
+    f->cache = place(base, take(&used, multiply(lanes, layers)));
     return used;
 }
 
