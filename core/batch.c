@@ -24,8 +24,7 @@ struct lane {
     int pos;         /* ... of which so many were fed */
     int limit;       /* most tokens to sample, >= 1 */
     int32_t end;     /* the token that ends the text */
-    int suppress
-        [5]; /* the first n_suppress always, n_first of them for the first token */
+    int suppress[MG_MAX_SUPPRESS + 1]; /* [n_suppress], for the first token [n_first] */
     int n_suppress, n_first;
     int used, held;
     char *buf; /* [text_cap] */
@@ -169,7 +168,7 @@ static int check_job(const struct mg_batch *b, const struct mg_job *job,
     if (job->n_prompt < 1 || job->n_prompt > info->block_size)
         return mg_fail(err, MG_EINPUT, "a prompt of %d tokens: 1 to %d are possible",
                        job->n_prompt, info->block_size);
-    if (job->n_suppress < 0 || job->n_suppress > 4 ||
+    if (job->n_suppress < 0 || job->n_suppress > MG_MAX_SUPPRESS ||
         job->n_suppress + (job->suppress_first >= 0) >= info->vocab_size)
         return mg_fail(err, MG_EINPUT, "%d suppressed tokens of %d", job->n_suppress,
                        info->vocab_size);

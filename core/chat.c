@@ -13,6 +13,7 @@
 enum {
     MIN_BLOCK = 6, /* bos, role, one token, end_turn, assistant = 5 = 6 - 6 / 4 */
     CHUNK = 256,   /* ids that the tokenizer hands over at once */
+    MAX_CONTENT = 256 << 10, /* bytes, where the tokenizer needs memory for its text */
 };
 
 struct mg_prompt {
@@ -33,9 +34,16 @@ struct mg_prompt {
 
 /* ---- memory ------------------------------------------------------------------------ */
 
+static size_t scratch_bytes(const struct mg_model *m) {
+    return m->tokenizer->calls->scratch_bytes(m->tokenizer, MAX_CONTENT);
+}
+
+size_t mg_prompt_max_content(const struct mg_model *m) {
+    return scratch_bytes(m) > 0 ? MAX_CONTENT : SIZE_MAX;
+}
+
 struct mg_prompt *mg_prompt_new(const struct mg_model *m, struct mg_error *err) {
-    size_t block = (size_t)m->info.block_size;
-    size_t scratch = m->tokenizer->calls->scratch_bytes(m->tokenizer, MG_MAX_CONTENT);
+    size_t block = (size_t)m->info.block_size, scratch = scratch_bytes(m);
     struct mg_prompt *p = calloc(1, sizeof *p);
     if (p) {
         p->model = m;
@@ -51,7 +59,7 @@ struct mg_prompt *mg_prompt_new(const struct mg_model *m, struct mg_error *err) 
 
 size_t mg_prompt_bytes(const struct mg_model *m) {
     return sizeof(struct mg_prompt) + 2 * (size_t)m->info.block_size * sizeof(int32_t) +
-           m->tokenizer->calls->scratch_bytes(m->tokenizer, MG_MAX_CONTENT);
+           scratch_bytes(m);
 }
 
 void mg_prompt_free(struct mg_prompt *p) {
@@ -100,7 +108,8 @@ static int end_message(struct mg_prompt *p, struct mg_error *err) {
     return 0;
 }
 
-/* Some of this message's content: returns the bytes of text it took. */
+/* Some of this message's content. Returns what of the budget that took: an encoding that
+ * stops with neither its text nor the chunk at an end has used it up. */
 static size_t encode_some(struct mg_prompt *p, size_t budget) {
     int32_t chunk[CHUNK];
     struct mg_encoding *e = &p->encoding;
@@ -108,7 +117,9 @@ static size_t encode_some(struct mg_prompt *p, size_t budget) {
     for (size_t i = 0; i < n; i++) put_id(p, chunk[i]);
     p->n_content += n;
     p->blank = p->blank && mg_text_is_blank(e->text + from, e->at - from);
-    return e->at - from;
+    if (!e->done && n < CHUNK) return budget;
+    size_t work = e->at - from > n ? e->at - from : n;
+    return work > 0 ? work : 1; /* an empty message is work too */
 }
 
 /* ---- cutting ----------------------------------------------------------------------- */
@@ -175,9 +186,20 @@ static int check_chat(const struct mg_model *m, size_t n, struct mg_error *err) 
     return 0;
 }
 
+static int check_content(const struct mg_model *m, const struct mg_message *messages,
+                         size_t n, struct mg_error *err) {
+    size_t most = mg_prompt_max_content(m), left = most;
+    for (size_t i = 0; i < n; left -= messages[i++].len)
+        if (messages[i].len > left)
+            return mg_fail(err, MG_EINPUT,
+                           "messages: found more than %zu bytes of content", most);
+    return 0;
+}
+
 int mg_prompt_begin(struct mg_prompt *p, const struct mg_message *messages, size_t n,
                     struct mg_error *err) {
-    if (check_chat(p->model, n, err)) return -1;
+    if (check_chat(p->model, n, err) || check_content(p->model, messages, n, err))
+        return -1;
     p->messages = messages;
     p->n_messages = n;
     p->at = 0;
@@ -188,8 +210,9 @@ int mg_prompt_begin(struct mg_prompt *p, const struct mg_message *messages, size
 }
 
 int mg_prompt_advance(struct mg_prompt *p, size_t budget, struct mg_error *err) {
+    if (p->n_tokens > 0) return 0; /* it is whole */
     for (size_t used = 0; used < budget && p->at < p->n_messages;) {
-        used += 1 + encode_some(p, budget - used); /* 1: an empty message is work too */
+        used += encode_some(p, budget - used);
         if (p->encoding.done && end_message(p, err)) return -1;
     }
     if (p->at < p->n_messages) return 1;

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: Apache-2.0
  * kernels.c - the kernels of one instruction set. Compiled once for each (the Makefile
  * gives the machine flags and -DMG_ISA=name), with the same bits from all of them: the
- * width of a vector only says how many of the sixteen lanes of a sum advance at once
+ * width of a vector only says how many of the sixteen parts of a sum advance at once
  * (ops.h).
  *
- * Knows matrices and floats; nothing of models, lanes of a batch or requests. */
+ * Knows matrices and floats; nothing of models, batches or requests. */
 #include <float.h>
 #include <math.h>
 #include <stdint.h>

@@ -6,8 +6,7 @@
  * and nothing has to be shuffled but the final sums.
  *
  * Orders (ops.h). Score: fma chains over eight elements of the head each, added up in
- * their order. Softmax: sum in sixteen lanes by position and the tree. Output: sixteen
- * lanes by position and the tree. */
+ * their order. Softmax and output: sixteen sums by position, then the tree. */
 
 /* What all functions here need to know of a cache. */
 struct heads {
@@ -50,14 +49,14 @@ INLINE vec exp_neg(vec x) {
     return (vec)((uvec)e + (((uvec)t - (uvec)magic) << 23));
 }
 
-/* All ones in the lanes below n. */
+/* All ones where the number of the element is below n. */
 INLINE ivec mask_below(int piece, int n) {
     ivec at = {0};
     for (int i = 0; i < VEC; i++) at[i] = piece * VEC + i;
     return at < n;
 }
 
-INLINE struct lanes keep_below(struct lanes v, int n, float other) {
+INLINE struct x16 keep_below(struct x16 v, int n, float other) {
     EACH(i) v.p[i] = vec_pick(mask_below(i, n), v.p[i], vec_set(other));
     return v;
 }
@@ -65,14 +64,14 @@ INLINE struct lanes keep_below(struct lanes v, int n, float other) {
 /* s[0 ... n) = softmax(s * scale), zeros up to the next multiple of sixteen. n >= 1 */
 INLINE void softmax(float *s, int n, float scale) {
     const int last = (n - 1) / 16 * 16; /* the block that may be partial */
-    struct lanes top = keep_below(load(MG_F32, s + last), n - last, -INFINITY);
+    struct x16 top = keep_below(load(MG_F32, s + last), n - last, -INFINITY);
     store(s + last, top);
     for (int t = 0; t < last; t += 16) {
-        struct lanes v = load(MG_F32, s + t);
+        struct x16 v = load(MG_F32, s + t);
         EACH(i) top.p[i] = vec_pick(v.p[i] > top.p[i], v.p[i], top.p[i]);
     }
     const float max = max1(top);
-    struct lanes sum = lanes_set(0), e;
+    struct x16 sum = x16_set(0), e;
     for (int t = 0; t <= last; t += 16) {
         e = load(MG_F32, s + t);
         EACH(i) e.p[i] = exp_neg((e.p[i] - max) * scale);
@@ -101,21 +100,21 @@ INLINE void score_tile(enum mg_dtype type, int rows, int blocks, const struct he
                        ptrdiff_t ahead) {
     for (int first = 0; first < hs->dim; first += SCORE_CHAIN) {
         const int end = hs->dim - first < SCORE_CHAIN ? hs->dim : first + SCORE_CHAIN;
-        struct lanes a[16];
-        UNROLL for (int i = 0; i < rows * blocks; i++) a[i] = lanes_set(0);
+        struct x16 a[16];
+        UNROLL for (int i = 0; i < rows * blocks; i++) a[i] = x16_set(0);
         for (int d = first; d < end; d++) {
             UNROLL for (int b = 0; b < blocks; b++) {
                 const char *line = k + (size_t)b * hs->block + (size_t)d * hs->line;
-                struct lanes key = load(type, line);
+                struct x16 key = load(type, line);
                 fetch(type, rows, d, line + ahead);
                 UNROLL for (int r = 0; r < rows; r++) a[r * blocks + b] =
-                    lanes_fma(key, lanes_set(q[(size_t)r * ldq + d]), a[r * blocks + b]);
+                    x16_fma(key, x16_set(q[(size_t)r * ldq + d]), a[r * blocks + b]);
             }
         }
         UNROLL for (int i = 0; i < rows * blocks; i++) {
             float *to = s + (size_t)(i / blocks) * lds + 16 * (i % blocks);
             if (first > 0) {
-                struct lanes before = load(MG_F32, to);
+                struct x16 before = load(MG_F32, to);
                 EACH(j) a[i].p[j] += before.p[j];
             }
             store(to, a[i]);
@@ -146,23 +145,23 @@ INLINE void score_rows(enum mg_dtype type, int rows, const struct heads *hs, int
 
 /* a[d] += share * v[d] for dims lines of values; n <= 16 of the positions count. */
 INLINE void mix_lines(enum mg_dtype type, int dims, const char *v, size_t line, int n,
-                      struct lanes share, struct lanes *a) {
+                      struct x16 share, struct x16 *a) {
     UNROLL for (int d = 0; d < dims; d++) {
-        struct lanes x = load(type, v + (size_t)d * line);
-        a[d] = lanes_fma(n < 16 ? keep_below(x, n, 0) : x, share, a[d]);
+        struct x16 x = load(type, v + (size_t)d * line);
+        a[d] = x16_fma(n < 16 ? keep_below(x, n, 0) : x, share, a[d]);
     }
 }
 
 /* One whole block of values into the sums of rows * dims. */
 INLINE void mix_block(enum mg_dtype type, int rows, int dims, const char *v, size_t line,
-                      const float *p, size_t ldp, struct lanes *a, ptrdiff_t ahead) {
-    struct lanes share[GROUP];
+                      const float *p, size_t ldp, struct x16 *a, ptrdiff_t ahead) {
+    struct x16 share[GROUP];
     UNROLL for (int r = 0; r < rows; r++) share[r] = load(MG_F32, p + (size_t)r * ldp);
     UNROLL for (int d = 0; d < dims; d++) {
-        struct lanes x = load(type, v + (size_t)d * line);
+        struct x16 x = load(type, v + (size_t)d * line);
         fetch(type, rows, d, v + (size_t)d * line + ahead);
         UNROLL for (int r = 0; r < rows; r++) a[r * dims + d] =
-            lanes_fma(x, share[r], a[r * dims + d]);
+            x16_fma(x, share[r], a[r * dims + d]);
     }
 }
 
@@ -172,8 +171,8 @@ INLINE void mix_tile(enum mg_dtype type, int rows, int dims, const struct heads 
                      const char *v, int pos, const float *p, size_t ldp, float *o,
                      size_t ldo, ptrdiff_t ahead) {
     const int last = pos / 16;
-    struct lanes a[16];
-    UNROLL for (int i = 0; i < rows * dims; i++) a[i] = lanes_set(0);
+    struct x16 a[16];
+    UNROLL for (int i = 0; i < rows * dims; i++) a[i] = x16_set(0);
     for (int b = 0; b < last; b++, v += hs->block)
         mix_block(type, rows, dims, v, hs->line, p + 16 * b, ldp, a, ahead);
     UNROLL for (int r = 0; r < rows; r++)
@@ -239,16 +238,16 @@ INLINE void attend_head(enum mg_dtype type, int rows, const struct heads *hs,
 INLINE void attend_short(enum mg_dtype type, const struct heads *hs, const char *k,
                          const char *v, int n, const float *q, float *o) {
     const float scale = 1.0f / sqrtf((float)hs->dim);
-    struct lanes p[4], a[16];
-    UNROLL for (int h = 0; h < 4; h++) p[h] = lanes_set(0);
+    struct x16 p[4], a[16];
+    UNROLL for (int h = 0; h < 4; h++) p[h] = x16_set(0);
     for (int first = 0; first < hs->dim; first += SCORE_CHAIN) {
         const int end = hs->dim - first < SCORE_CHAIN ? hs->dim : first + SCORE_CHAIN;
-        UNROLL for (int h = 0; h < 4; h++) a[h] = lanes_set(0);
+        UNROLL for (int h = 0; h < 4; h++) a[h] = x16_set(0);
         for (int d = first; d < end; d++) {
             UNROLL for (int h = 0; h < 4; h++) {
-                struct lanes key =
+                struct x16 key =
                     load(type, k + (size_t)h * hs->head + (size_t)d * hs->line);
-                a[h] = lanes_fma(key, lanes_set(q[h * hs->dim + d]), a[h]);
+                a[h] = x16_fma(key, x16_set(q[h * hs->dim + d]), a[h]);
             }
         }
         UNROLL for (int h = 0; h < 4; h++) EACH(i) p[h].p[i] += a[h].p[i];
@@ -263,7 +262,7 @@ INLINE void attend_short(enum mg_dtype type, const struct heads *hs, const char 
     int d = 0;
     for (; d + 4 <= hs->dim; d += 4) {
         const char *at = v + (size_t)d * hs->line;
-        UNROLL for (int i = 0; i < 16; i++) a[i] = lanes_set(0);
+        UNROLL for (int i = 0; i < 16; i++) a[i] = x16_set(0);
         UNROLL for (int h = 0; h < 4; h++)
             mix_lines(type, 4, at + (size_t)h * hs->head, hs->line, n, p[h], a + 4 * h);
         vec4 s[4];
@@ -272,7 +271,7 @@ INLINE void attend_short(enum mg_dtype type, const struct heads *hs, const char 
     }
     for (; d < hs->dim; d++)
         for (int h = 0; h < 4; h++) {
-            a[0] = lanes_set(0);
+            a[0] = x16_set(0);
             mix_lines(type, 1, v + (size_t)h * hs->head + (size_t)d * hs->line, hs->line,
                       n, p[h], a);
             o[h * hs->dim + d] = sum1(a[0]);

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * kernels_linear.inc.h - y = W x for weights as they lie in the file, part of kernels.c.
  *
- * A tile computes a few rows of x times a few rows of W with one accumulator of sixteen
- * lanes for each sum, at most twenty-four of them, so that they stay in registers. Which
- * tile computes a sum never changes its value: order and operands are the same in all. */
+ * A tile computes a few rows of x times a few rows of W with sixteen floats for each sum,
+ * at most twenty-four of them, so that they stay in registers. Which tile computes a sum
+ * never changes its value: order and operands are the same in all. */
 
 /* One call of linear, as the tiles see it. */
 struct product {
@@ -17,8 +17,8 @@ struct product {
     enum mg_epilogue op;
 };
 
-/* What to fetch ahead of use: lines of weights, rows of them, at a distance of so many
- * bytes. */
+/* What to fetch ahead of use: a line of so many rows of weights each time, at a distance
+ * of so many bytes. */
 struct ahead {
     ptrdiff_t bytes;
     int rows; /* 0: nothing */
@@ -39,8 +39,8 @@ INLINE void finish4(float *y, vec4 s, enum mg_epilogue op) {
 enum { SUMS = 24 }; /* of a tile, at most */
 
 /* Reduce the sums of rows of six and hand them on: four of a row, then the other two. */
-INLINE void tile_finish_six(const struct product *p, struct lanes a[SUMS], int rows) {
-    struct lanes fours[16], twos[8];
+INLINE void tile_finish_six(const struct product *p, struct x16 a[SUMS], int rows) {
+    struct x16 fours[16], twos[8];
     vec4 s[4];
     UNROLL for (int i = 0; i < 4; i++) {
         const int r = i < rows ? i : 0;
@@ -58,7 +58,7 @@ INLINE void tile_finish_six(const struct product *p, struct lanes a[SUMS], int r
 }
 
 /* Reduce the rows * outs sums of a tile and hand them on. */
-INLINE void tile_finish(const struct product *p, struct lanes a[SUMS], int rows,
+INLINE void tile_finish(const struct product *p, struct x16 a[SUMS], int rows,
                         int outs) {
     if (outs == 6) {
         tile_finish_six(p, a, rows);
@@ -83,9 +83,9 @@ INLINE void tile_finish(const struct product *p, struct lanes a[SUMS], int rows,
 INLINE void tile(enum mg_dtype type, const struct product *p, int rows, int outs,
                  struct ahead ahead) {
     const size_t size = type == MG_F32 ? 4 : 2;
-    struct lanes a[SUMS], w[16];
+    struct x16 a[SUMS], w[16];
     int k = 0;
-    UNROLL for (int i = 0; i < SUMS; i++) a[i] = lanes_set(0);
+    UNROLL for (int i = 0; i < SUMS; i++) a[i] = x16_set(0);
     for (; k + 16 <= p->k; k += 16) {
         const char *wk = p->w + (size_t)k * size;
         UNROLL for (int o = 0; o < outs; o++) {
@@ -96,9 +96,9 @@ INLINE void tile(enum mg_dtype type, const struct product *p, int rows, int outs
             w[o] = load(type, wk + (size_t)o * p->stride);
         }
         UNROLL for (int r = 0; r < rows; r++) {
-            struct lanes x = load(MG_F32, p->x + (size_t)r * p->ldx + k);
+            struct x16 x = load(MG_F32, p->x + (size_t)r * p->ldx + k);
             UNROLL for (int o = 0; o < outs; o++) a[r * outs + o] =
-                lanes_fma(w[o], x, a[r * outs + o]);
+                x16_fma(w[o], x, a[r * outs + o]);
         }
     }
     if (k < p->k) {
@@ -106,9 +106,9 @@ INLINE void tile(enum mg_dtype type, const struct product *p, int rows, int outs
         UNROLL for (int o = 0; o < outs; o++) w[o] =
             load_some(type, wk + (size_t)o * p->stride, p->k - k);
         UNROLL for (int r = 0; r < rows; r++) {
-            struct lanes x = load_some(MG_F32, p->x + (size_t)r * p->ldx + k, p->k - k);
+            struct x16 x = load_some(MG_F32, p->x + (size_t)r * p->ldx + k, p->k - k);
             UNROLL for (int o = 0; o < outs; o++) a[r * outs + o] =
-                lanes_fma(w[o], x, a[r * outs + o]);
+                x16_fma(w[o], x, a[r * outs + o]);
         }
     }
     tile_finish(p, a, rows, outs);

@@ -3,21 +3,21 @@
  */
 
 static void rmsnorm(int n, const float *x, float *y) {
-    struct lanes sum = lanes_set(0);
+    struct x16 sum = x16_set(0);
     int k = 0;
     for (; k + 16 <= n; k += 16) {
-        struct lanes v = load(MG_F32, x + k);
-        sum = lanes_fma(v, v, sum);
+        struct x16 v = load(MG_F32, x + k);
+        sum = x16_fma(v, v, sum);
     }
     if (k < n) {
-        struct lanes v = load_some(MG_F32, x + k, n - k);
-        sum = lanes_fma(v, v, sum);
+        struct x16 v = load_some(MG_F32, x + k, n - k);
+        sum = x16_fma(v, v, sum);
     }
     const float mean = sum1(sum) / (float)n;
     /* Inf: too large for float, which is not to be hidden */
     const float scale = mean <= FLT_MAX ? 1.0f / sqrtf(mean + 1e-5f) : NAN;
     for (k = 0; k + 16 <= n; k += 16) {
-        struct lanes v = load(MG_F32, x + k);
+        struct x16 v = load(MG_F32, x + k);
         EACH(i) v.p[i] *= scale;
         store(y + k, v);
     }
@@ -103,7 +103,7 @@ INLINE wide exp_wide(wide x) {
 
 static void weights(int n, const float *l, float max, double temperature, double *p) {
     for (int k = 0; k < n; k += 16) {
-        struct lanes v =
+        struct x16 v =
             n - k < 16 ? load_some(MG_F32, l + k, n - k) : load(MG_F32, l + k);
         EACH(i) {
             half_floats low, high;
@@ -120,11 +120,11 @@ static void weights(int n, const float *l, float max, double temperature, double
 /* ---- checks ------------------------------------------------------------------- */
 
 static int max_finite(int n, const float *l, float *max) {
-    struct lanes top = lanes_set(-INFINITY);
+    struct x16 top = x16_set(-INFINITY);
     ivec bad[PIECES] = {{0}};
     int k = 0;
     for (; k < n; k += 16) {
-        struct lanes v =
+        struct x16 v =
             n - k < 16 ? load_some(MG_F32, l + k, n - k) : load(MG_F32, l + k);
         if (n - k < 16) /* what is missing is the first element again */
             v = keep_below(v, n - k, l[0]);

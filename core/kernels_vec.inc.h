@@ -21,12 +21,11 @@
 #define VEC_BYTES 16
 #endif
 #define VEC     (VEC_BYTES / 4) /* floats in a vector */
-#define PIECES  (16 / VEC)      /* vectors in sixteen lanes */
+#define PIECES  (16 / VEC)      /* vectors in sixteen floats */
 #define EACH(i) UNROLL for (int i = 0; i < PIECES; i++)
 
 typedef float vec __attribute__((vector_size(VEC_BYTES)));
 typedef int32_t ivec __attribute__((vector_size(VEC_BYTES)));
-typedef uint32_t uvec __attribute__((vector_size(VEC_BYTES)));
 typedef uint32_t uvec __attribute__((vector_size(VEC_BYTES)));
 typedef float vec_mem __attribute__((vector_size(VEC_BYTES), aligned(1), may_alias));
 typedef uint16_t half_vec __attribute__((vector_size(VEC_BYTES / 2)));
@@ -36,8 +35,8 @@ typedef float vec4 __attribute__((vector_size(16)));
 typedef float vec4_mem __attribute__((vector_size(16), aligned(1), may_alias));
 typedef float vec8 __attribute__((vector_size(32)));
 
-/* Sixteen lanes: what every sum is made of. */
-struct lanes {
+/* Sixteen floats: what every sum is made of. */
+struct x16 {
     vec p[PIECES];
 };
 
@@ -95,8 +94,7 @@ INLINE vec vec_pick(ivec mask, vec a, vec b) {
     return (vec)((mask & (ivec)a) | (~mask & (ivec)b));
 }
 
-/* f16 bits, in the low half of each element, to float: exact, subnormals, Inf and NaN
- * too. */
+/* f16 bits to float: exact, with subnormals, Inf and NaN. */
 INLINE vec widen_f16(half_vec h) {
 #if VEC_BYTES == 64
     return (vec)_mm512_cvtph_ps((__m256i)h);
@@ -130,20 +128,20 @@ INLINE half_vec narrow_f16(vec v) {
 #endif
 }
 
-INLINE struct lanes lanes_set(float f) {
-    struct lanes r;
+INLINE struct x16 x16_set(float f) {
+    struct x16 r;
     EACH(i) r.p[i] = vec_set(f);
     return r;
 }
 
-INLINE struct lanes lanes_fma(struct lanes a, struct lanes b, struct lanes c) {
+INLINE struct x16 x16_fma(struct x16 a, struct x16 b, struct x16 c) {
     EACH(i) c.p[i] = vec_fma(a.p[i], b.p[i], c.p[i]);
     return c;
 }
 
 /* Sixteen elements of type at p. */
-INLINE struct lanes load(enum mg_dtype type, const void *p) {
-    struct lanes r;
+INLINE struct x16 load(enum mg_dtype type, const void *p) {
+    struct x16 r;
     EACH(i) {
         if (type == MG_F32) {
             r.p[i] = *(const vec_mem *)((const char *)p + i * VEC_BYTES);
@@ -159,24 +157,24 @@ INLINE struct lanes load(enum mg_dtype type, const void *p) {
 }
 
 /* n < 16 elements at p, the rest zeros; reads no byte beyond them. */
-INLINE struct lanes load_some(enum mg_dtype type, const void *p, int n) {
+INLINE struct x16 load_some(enum mg_dtype type, const void *p, int n) {
 #if VEC_BYTES == 64
     __mmask16 mask = (__mmask16)((1u << n) - 1);
-    if (type == MG_F32) return (struct lanes){{(vec)_mm512_maskz_loadu_ps(mask, p)}};
+    if (type == MG_F32) return (struct x16){{(vec)_mm512_maskz_loadu_ps(mask, p)}};
     if (type == MG_F16)
-        return (struct lanes){{(vec)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p))}};
+        return (struct x16){{(vec)_mm512_cvtph_ps(_mm256_maskz_loadu_epi16(mask, p))}};
 #endif
     char part[64] = {0};
     memcpy(part, p, (size_t)n * (type == MG_F32 ? 4 : 2));
     return load(type, part);
 }
 
-INLINE void store(float *p, struct lanes a) {
+INLINE void store(float *p, struct x16 a) {
     EACH(i) * (vec_mem *)(p + i * VEC) = a.p[i];
 }
 
 /* The largest; NaN or not is undefined where one is NaN. */
-INLINE float max1(struct lanes a) {
+INLINE float max1(struct x16 a) {
 #if VEC_BYTES == 64
     return _mm512_reduce_max_ps((__m512)a.p[0]);
 #else
@@ -191,7 +189,7 @@ INLINE float max1(struct lanes a) {
 /* ---- the tree: l[i] + l[i+8], then +4, +2, +1 --------------------------------- */
 
 /* The first two levels: four sums are left. */
-INLINE vec4 fold(struct lanes a) {
+INLINE vec4 fold(struct x16 a) {
 #if VEC_BYTES == 64
     vec v = a.p[0];
     vec8 h = SHUFFLE(v, v, 0, 1, 2, 3, 4, 5, 6, 7) +
@@ -212,17 +210,17 @@ INLINE vec4 fold4(vec4 a, vec4 b, vec4 c, vec4 d) {
     return SHUFFLE(p, q, 0, 2, 4, 6) + SHUFFLE(p, q, 1, 3, 5, 7);
 }
 
-INLINE float sum1(struct lanes a) {
+INLINE float sum1(struct x16 a) {
     vec4 s = fold(a);
     return (s[0] + s[2]) + (s[1] + s[3]);
 }
 
-INLINE vec4 sum4(const struct lanes a[4]) {
+INLINE vec4 sum4(const struct x16 a[4]) {
     return fold4(fold(a[0]), fold(a[1]), fold(a[2]), fold(a[3]));
 }
 
 /* r[i][j] = sum of a[4 * i + j] */
-INLINE void sum16(const struct lanes a[16], vec4 r[4]) {
+INLINE void sum16(const struct x16 a[16], vec4 r[4]) {
 #if VEC_BYTES == 64
 #define QUARTERS(a, b, how) ((vec)_mm512_shuffle_f32x4((__m512)(a), (__m512)(b), how))
 #define WITHIN(a, b, how)   ((vec)_mm512_shuffle_ps((__m512)(a), (__m512)(b), how))

@@ -101,34 +101,34 @@ struct mg_message {
 /* 1 if the len bytes of valid UTF-8 are all Unicode White_Space (or there are none). */
 int mg_text_is_blank(const char *text, size_t len);
 
-/* A prompt in the making. All messages are laid out as bos, then for each its role, the
- * tokens of its content and end_turn, then assistant; what is over block_size -
- * block_size / 4 tokens is dropped from the front in whole messages; of a last message
- * that is too long alone the end stays. (compat 0.5: no bos, and its own way to cut.)
- * One at a time, and reused for the next. */
+/* The prompt of a chat in the making: bos, then for each message its role, the tokens of
+ * its content and end_turn, then assistant. What is over block_size - block_size / 4
+ * tokens is dropped from the front in whole messages; of a last message that is too long
+ * alone the end stays. (compat 0.5: no bos, and its own way to cut.) One at a time,
+ * reused for the next; all memory is taken in mg_prompt_new. */
 struct mg_prompt;
-
-enum {
-    MG_MAX_CONTENT = 256 << 10
-}; /* bytes of one message, where the tokenizer needs
-                                        memory for its text (none does yet) */
 
 struct mg_prompt *mg_prompt_new(const struct mg_model *, struct mg_error *err);
 void mg_prompt_free(struct mg_prompt *);
 size_t mg_prompt_bytes(const struct mg_model *); /* what mg_prompt_new reserves */
 
+/* Bytes of content that all messages of a prompt may have together: 256 KiB where the
+ * tokenizer needs memory in proportion to its text, SIZE_MAX where it needs none. */
+size_t mg_prompt_max_content(const struct mg_model *);
+
 /* Begin with n messages, borrowed until the prompt is whole. -1 (MG_EINPUT): no chat
- * tokens, block_size < 6, no message. */
+ * tokens, block_size < 6, no message, too much content. */
 int mg_prompt_begin(struct mg_prompt *, const struct mg_message *messages, size_t n,
                     struct mg_error *err);
-/* Encode about budget bytes more. 1: there is more to do; 0: whole; -1 (MG_EINPUT): blank
- * content, or content of which no token is known; the text names messages[i]. */
+/* Encode about budget bytes more (SIZE_MAX: all). 1: there is more to do; 0: whole; -1
+ * (MG_EINPUT): blank content, or content of which no token is known; the text names
+ * messages[i], and only mg_prompt_begin may follow. */
 int mg_prompt_advance(struct mg_prompt *, size_t budget, struct mg_error *err);
 /* A whole one: *n <= block_size ids, until the next begin; *dropped = tokens of early
  * history cut. */
 const int32_t *mg_prompt_tokens(const struct mg_prompt *, int *n, uint64_t *dropped);
 
-/* All of it at once, for who need not share his time: the number of ids written to tokens
+/* All of it at once, for a caller who has the time: the number of ids written to tokens
  * [block_size], or -1 as above, or out of memory. */
 int mg_chat_prompt(const struct mg_model *, const struct mg_message *messages, size_t n,
                    int32_t *tokens, uint64_t *dropped, struct mg_error *err);
@@ -148,20 +148,21 @@ struct mg_sampling {
     double temperature; /* >= 0, finite; 0 is greedy */
 };
 
-/* One sequence, as the batch knows it: it does not know whether this is a chat or a
- * sample. mg_job_text and mg_job_chat lay out the two that the service has. */
+enum { MG_MAX_SUPPRESS = 4 };
+
+/* One sequence. The batch does not know whether it is a chat or a sample: mg_job_text and
+ * mg_job_chat lay out the two that there are. */
 struct mg_job {
-    const int32_t *prompt; /* 1 to block_size ids; copied */
+    const int32_t *prompt; /* [n_prompt] 1 to block_size ids; copied */
     int n_prompt;
-    int32_t end; /* the id that ends the text, which is not part of it; -1: none */
-    int32_t suppress[4]; /* ids that are never drawn */
+    int32_t end;                       /* this id ends the text, unseen; -1: none */
+    int32_t suppress[MG_MAX_SUPPRESS]; /* [n_suppress] ids that are never drawn */
     int n_suppress;
     int32_t suppress_first; /* an id that is not drawn as the first one; -1: none */
     struct mg_sampling sampling;
-    uint64_t seed; /* sample i of a request: seed + i */
-    uint64_t
-        max_tokens; /* 0 = as many as fit; capped at what fits, which is one for every
-                            position from the prompt's last on */
+    uint64_t seed;       /* sample i of a request: seed + i */
+    uint64_t max_tokens; /* capped at one for each position from the prompt's last on,
+                            which is what 0 means */
 };
 
 /* A text that goes on after a prompt, or from bos if job->prompt is NULL: bos ends it. The

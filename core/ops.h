@@ -2,11 +2,11 @@
  * ops.h - the kernels: one table of functions per instruction set, same bits from all of
  * them.
  *
- * Order of every float sum, the promise that makes replies reproducible: 16 lanes over k,
- * lane i takes k = i, i+16, ... by fma from 0 (tail padded with zeros), then l[i]+l[i+8],
- * +4, +2, +1. Attention: a score is fma chains over eight elements of the head each,
- * added up in their order; exp(score - max) are added up in 16 lanes by position, without
- * fma, and the same tree; so are share * value, by fma.
+ * Order of every float sum, the promise that makes replies reproducible: 16 parts over k,
+ * part i takes k = i, i+16, ... by fma from 0 (tail padded with zeros), then a tree:
+ * p[i]+p[i+8], +4, +2, +1. Attention: a score is fma chains over eight elements of the
+ * head each, added up in their order; exp(score - max) are added up in 16 parts by
+ * position, without fma, and the same tree; so are share * value, by fma.
  * A NaN or Inf that arises is handed on to the logits, never hidden.
  * Internal to core. */
 #ifndef MG_OPS_H

@@ -38,8 +38,9 @@ struct mg_tokenizer_calls {
     /* What an encoding of at most `longest` bytes needs; 64-byte aligned. */
     size_t (*scratch_bytes)(const struct mg_tokenizer *, size_t longest);
     void (*begin)(struct mg_encoding *);
-    /* Work on, for about budget bytes of text, and write at most cap ids; returns how
-     * many. Sets done. Allocates nothing. */
+    /* Work on, for about budget bytes of text or as many steps of another kind, and write
+     * at most cap ids; returns how many: fewer than cap only when the budget is used up,
+     * or all is done, which it says in done. Allocates nothing. */
     size_t (*run)(struct mg_encoding *, size_t budget, int32_t *out, size_t cap);
 };
 

@@ -1,9 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_chat.c - messages to prompts. The rules of generation.md are written out again on
- * whole arrays of tokens, word for word, for both modes, and compared over random
- * conversations; then the texts of errors, and content that is far longer than the
- * context. */
+ * test_chat.c - messages to prompts. The rules are written out again on whole arrays of
+ * tokens, for both modes, and compared over random conversations, laid out at once and in
+ * slices; then the texts of errors, and content that is far longer than the context. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -86,7 +85,9 @@ static void layout(struct list *l, const struct chat *c, size_t first, int bos) 
     push(l, ASSISTANT);
 }
 
-/* generation.md, chat, 1 and 2. Returns the tokens dropped. */
+/* bos, the messages, assistant; whole messages go from the front until the rest fits
+ * three quarters of the block; the end of the last one stays. Returns the tokens dropped.
+ */
 static int layout_default(struct list *l, const struct chat *c, int block) {
     int budget = block - block / 4, total;
     size_t first = 0, last = c->n - 1;
@@ -102,7 +103,8 @@ static int layout_default(struct list *l, const struct chat *c, int block) {
     return total - l->n;
 }
 
-/* generation.md, compatibility mode, chat prompt. */
+/* As the reference 0.5.0: no bos; all up to the first end_turn that leaves no more than
+ * fits, or just what is too much, is dropped. */
 static int layout_compat(struct list *l, const struct chat *c, int block) {
     int budget = block - block / 4;
     layout(l, c, 0, 0);
@@ -142,7 +144,25 @@ static void close_model(struct mg_model *m) {
     remove_model(dir);
 }
 
-static void compare_chat(const struct mg_model *m, const struct chat *c, int compat) {
+/* The same chat in slices of random sizes, by a prompt that was used before. */
+static void compare_slices(struct mg_prompt *p, const struct chat *c,
+                           const struct list *want, int want_dropped, uint64_t *random) {
+    int most = random_int(random, 1, 100), n, rc;
+    uint64_t dropped;
+    assert_int_equal(mg_prompt_begin(p, c->message, c->n, NULL), 0);
+    do {
+        rc = mg_prompt_advance(p, (size_t)random_int(random, 0, most), NULL);
+    } while (rc == 1);
+    assert_int_equal(rc, 0);
+    assert_int_equal(mg_prompt_advance(p, 10, NULL), 0); /* whole is whole */
+    const int32_t *tokens = mg_prompt_tokens(p, &n, &dropped);
+    assert_int_equal(n, want->n);
+    assert_memory_equal(tokens, want->token, (size_t)n * sizeof *tokens);
+    assert_int_equal(dropped, want_dropped);
+}
+
+static void compare_chat(const struct mg_model *m, struct mg_prompt *p,
+                         const struct chat *c, int compat, uint64_t *random) {
     static struct list want;
     int block = mg_model_info(m)->block_size;
     int dropped =
@@ -157,6 +177,7 @@ static void compare_chat(const struct mg_model *m, const struct chat *c, int com
     assert_memory_equal(got, want.token, (size_t)n * sizeof *got);
     assert_int_equal(got_dropped, dropped);
     free(got);
+    compare_slices(p, c, &want, dropped, random);
 }
 
 static void compare_blocks(int compat, const int *blocks, int n_blocks) {
@@ -164,10 +185,12 @@ static void compare_blocks(int compat, const int *blocks, int n_blocks) {
     uint64_t random = 21;
     for (int b = 0; b < n_blocks; b++) {
         struct mg_model *m = open_model(blocks[b], 1, compat);
+        struct mg_prompt *p = mg_prompt_new(m, NULL);
         for (int i = 0; i < 1500; i++) {
             make_chat(&c, !compat, &random);
-            compare_chat(m, &c, compat);
+            compare_chat(m, p, &c, compat, &random);
         }
+        mg_prompt_free(p);
         close_model(m);
     }
 }
