@@ -58,8 +58,7 @@ INLINE void tile_finish_six(const struct product *p, struct x16 a[SUMS], int row
 }
 
 /* Reduce the rows * outs sums of a tile and hand them on. */
-INLINE void tile_finish(const struct product *p, struct x16 a[SUMS], int rows,
-                        int outs) {
+INLINE void tile_finish(const struct product *p, struct x16 a[SUMS], int rows, int outs) {
     if (outs == 6) {
         tile_finish_six(p, a, rows);
     } else if (rows * outs == 16 || (outs == 4 && rows == 3)) {

@@ -103,8 +103,7 @@ INLINE wide exp_wide(wide x) {
 
 static void weights(int n, const float *l, float max, double temperature, double *p) {
     for (int k = 0; k < n; k += 16) {
-        struct x16 v =
-            n - k < 16 ? load_some(MG_F32, l + k, n - k) : load(MG_F32, l + k);
+        struct x16 v = n - k < 16 ? load_some(MG_F32, l + k, n - k) : load(MG_F32, l + k);
         EACH(i) {
             half_floats low, high;
             memcpy(&low, &v.p[i], sizeof low);
@@ -124,8 +123,7 @@ static int max_finite(int n, const float *l, float *max) {
     ivec bad[PIECES] = {{0}};
     int k = 0;
     for (; k < n; k += 16) {
-        struct x16 v =
-            n - k < 16 ? load_some(MG_F32, l + k, n - k) : load(MG_F32, l + k);
+        struct x16 v = n - k < 16 ? load_some(MG_F32, l + k, n - k) : load(MG_F32, l + k);
         if (n - k < 16) /* what is missing is the first element again */
             v = keep_below(v, n - k, l[0]);
         EACH(i) {
