@@ -63,8 +63,9 @@ size_t mg_tensor_elements(const struct mg_sizes *s) {
 
 struct mg_tensor mg_tensor_describe(const struct mg_sizes *s, int i) {
     struct mg_tensor t;
-    const struct row *r = &once[i];
+    const struct row *r = once;
     if (i < ONCE) {
+        r += i;
         t.at = count_elements(s, once, i);
         snprintf(t.name, sizeof t.name, "%s", r->name);
     } else {
