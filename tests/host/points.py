@@ -65,7 +65,7 @@ class Scene:
         """Take what was written into force: -t must pass, and new connections get it."""
         self.m.run("nginx -t -q && systemctl reload nginx")
 
-    def curl(self, arguments, path="/microgpt/v1/chat", base="http://localhost"):
+    def curl(self, arguments, path="/microgpt/v1/chat", base="http://127.0.0.1"):
         """Status, headers and body."""
         out = self.m.run(f"curl -sik -m 60 {arguments} {base}{path}", check=False).out
         head, _, body = out.replace("\r", "").partition("\n\n")
