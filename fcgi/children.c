@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * children.c - the worker processes of a master: start, hear that one is ready, drain,
- * kill, reap. A child that loses its master gets TERM from the kernel and drains. */
+ * kill, reap. What a worker says comes over a pipe of its own. A child that loses its
+ * master gets TERM from the kernel and drains. */
 #include "children.h"
 
 #include <errno.h>
@@ -13,6 +14,7 @@
 #include <unistd.h>
 
 #include "clock.h"
+#include "control.h"
 #include "log.h"
 #include "notify.h"
 #include "title.h"
@@ -36,13 +38,14 @@ void children_init(int signal_fd, const sigset_t *original_mask) {
 /* ---- start ---- */
 
 /* In the child. Leaves by exit, so that what was registered for it runs. */
-static void run_child(const struct child_start *s, int slot, int ready_fd, pid_t master) {
+static void run_child(const struct child_start *s, int slot, int words_fd, pid_t master) {
     char who[32];
     prctl(PR_SET_PDEATHSIG, SIGTERM);
     if (getppid() != master) _exit(0); /* it went before the line above */
     close(master_signal_fd);
+    control_forget();
     for (int i = 0; i < n_children; i++)
-        if (list[i].ready_fd >= 0) close(list[i].ready_fd);
+        if (list[i].words_fd >= 0) close(list[i].words_fd);
     notify_forget();
     snprintf(who, sizeof who, "worker-%d", s->number);
     log_name(who);
@@ -53,30 +56,30 @@ static void run_child(const struct child_start *s, int slot, int ready_fd, pid_t
     struct worker_start start = {.config = s->config,
                                  .listen_fds = s->listen_fds,
                                  .n_listen = s->n_listen,
-                                 .ready_fd = ready_fd};
+                                 .master_fd = words_fd};
     exit(worker_run(&start));
 }
 
 int children_start(const struct child_start *s) {
-    int ready[2], slot = -1;
+    int words[2], slot = -1;
     pid_t master = getpid();
     if (n_children == METRICS_SLOTS ||
         (slot = metrics_slot_begin(s->number, s->generation)) < 0) {
         errno = EAGAIN;
         return -1;
     }
-    if (pipe2(ready, O_CLOEXEC | O_NONBLOCK)) {
+    if (pipe2(words, O_CLOEXEC | O_NONBLOCK)) {
         metrics_slot_end(slot);
         return -1;
     }
     pid_t pid = fork();
     if (!pid) {
-        close(ready[0]);
-        run_child(s, slot, ready[1], master);
+        close(words[0]);
+        run_child(s, slot, words[1], master);
     }
-    close(ready[1]);
+    close(words[1]);
     if (pid < 0) {
-        close(ready[0]);
+        close(words[0]);
         metrics_slot_end(slot);
         return -1;
     }
@@ -86,7 +89,7 @@ int children_start(const struct child_start *s) {
                                         .number = s->number,
                                         .generation = s->generation,
                                         .slot = slot,
-                                        .ready_fd = ready[0],
+                                        .words_fd = words[0],
                                         .started_ns = now,
                                         .kill_ns = now + START_LIMIT};
     return 0;
@@ -94,23 +97,32 @@ int children_start(const struct child_start *s) {
 
 /* ---- news ---- */
 
-int children_take_ready(void) {
-    int n = 0;
-    for (int i = 0; i < n_children; i++) {
-        struct child *c = &list[i];
-        char byte;
-        if (c->ready_fd < 0) continue;
-        ssize_t got = read(c->ready_fd, &byte, 1);
-        if (got < 0) continue; /* nothing yet */
-        close(c->ready_fd);    /* ready, or it ends and will be reaped */
-        c->ready_fd = -1;
-        if (got != 1 || c->state != CHILD_STARTING) continue;
-        c->state = CHILD_READY;
-        c->was_ready = 1;
-        c->kill_ns = INT64_MAX;
-        n++;
+static void become_ready(struct child *c) {
+    if (c->state != CHILD_STARTING) return;
+    c->state = CHILD_READY;
+    c->was_ready = 1;
+    c->kill_ns = INT64_MAX;
+}
+
+/* Take what one child has said. */
+static void hear(struct child *c) {
+    char words[sizeof c->why];
+    ssize_t n;
+    while (c->words_fd >= 0 && (n = read(c->words_fd, words, sizeof words - 1)) >= 0) {
+        words[n] = 0;
+        if (n == 0) { /* it ends and will be reaped */
+            close(c->words_fd);
+            c->words_fd = -1;
+        } else if (*words == WORKER_SAYS_READY) {
+            become_ready(c);
+        } else if (*words == WORKER_SAYS_FAILED) {
+            snprintf(c->why, sizeof c->why, "%s", words + 1);
+        }
     }
-    return n;
+}
+
+void children_listen(void) {
+    for (int i = 0; i < n_children; i++) hear(&list[i]);
 }
 
 int children_reap(struct child *ended, int *status) {
@@ -118,8 +130,9 @@ int children_reap(struct child *ended, int *status) {
     while ((pid = waitpid(-1, status, WNOHANG)) > 0)
         for (int i = 0; i < n_children; i++) {
             if (list[i].pid != pid) continue;
+            hear(&list[i]); /* its last words */
             *ended = list[i];
-            if (ended->ready_fd >= 0) close(ended->ready_fd);
+            if (ended->words_fd >= 0) close(ended->words_fd);
             metrics_slot_end(ended->slot);
             list[i] = list[--n_children];
             return 1;
@@ -192,8 +205,8 @@ int children_count(int generation, enum child_state state) {
 int children_poll(struct pollfd *p, int max) {
     int n = 0;
     for (int i = 0; i < n_children && n < max; i++)
-        if (list[i].ready_fd >= 0)
-            p[n++] = (struct pollfd){.fd = list[i].ready_fd, .events = POLLIN};
+        if (list[i].words_fd >= 0)
+            p[n++] = (struct pollfd){.fd = list[i].words_fd, .events = POLLIN};
     return n;
 }
 

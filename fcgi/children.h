@@ -17,7 +17,8 @@ struct child {
     int was_ready;
     int number, generation; /* worker 1 ... n of a generation */
     int slot;               /* of the metrics */
-    int ready_fd;           /* one byte comes when it serves; -1 after that */
+    int words_fd;           /* what it says (worker.h); -1 when it has ended */
+    char why[400];          /* it said that it cannot start; "" = nothing */
     int64_t started_ns;
     int64_t stale_ns; /* since when the watchdog finds it stuck, 0 = it moves */
     int64_t kill_ns;  /* SIGKILL then, INT64_MAX = no such time */
@@ -38,8 +39,8 @@ void children_init(int signal_fd, const sigset_t *original_mask);
 int children_start(const struct child_start *);
 /* One that has ended, as it was, and its wait status. 0: none. */
 int children_reap(struct child *ended, int *status);
-/* Read the ready bytes that have come. How many became ready. */
-int children_take_ready(void);
+/* Hear what they say. */
+void children_listen(void);
 /* TERM to one that starts, QUIT to one that serves; KILL at kill_ns. */
 void children_drain(struct child *, int64_t kill_ns);
 /* KILL what is over its time, and what the watchdog finds stuck (watchdog_ns 0: off). */

@@ -44,11 +44,12 @@ struct config {
 
 /* What the command line asks for besides keys. */
 struct config_action {
-    int test;        /* -t */
-    int dump;        /* -T */
-    int version;     /* -V */
-    int help;        /* --help */
-    char file[4096]; /* -c, "" = none */
+    int test;           /* -t */
+    int dump;           /* -T */
+    int version;        /* -V */
+    int help;           /* --help */
+    const char *reload; /* --reload PID; NULL = no. Not copied */
+    char file[4096];    /* -c, "" = none */
 };
 
 /* Defaults, then file, then environment, then flags into *c. 0, or an exit code (64

@@ -13,6 +13,7 @@
 #include <unistd.h>
 
 #include "config.h"
+#include "control.h"
 #include "machine.h"
 #include "listen.h"
 #include "log.h"
@@ -80,7 +81,7 @@ static void check_descriptors(void) {
 static int run_plain_worker(const int *fds, int n) {
     char error[512];
     struct worker_start start = {
-        .config = &config, .listen_fds = fds, .n_listen = n, .ready_fd = -1};
+        .config = &config, .listen_fds = fds, .n_listen = n, .master_fd = -1};
     log_name("worker");
     int slot, rc = metrics_attach(&config, &slot, error, sizeof error);
     if (rc) {
@@ -138,6 +139,7 @@ int main(int argc, char **argv) {
         return 0;
     }
     if (action.version) return print_version();
+    if (action.reload) return control_reload(action.reload);
     if (action.dump) {
         config_dump(stdout);
         return fflush(stdout) ? EX_OSERR : 0;

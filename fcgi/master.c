@@ -17,6 +17,7 @@
 
 #include "children.h"
 #include "clock.h"
+#include "control.h"
 #include "listen.h"
 #include "log.h"
 #include "metrics.h"
@@ -40,7 +41,7 @@ static struct {
     char **argv;
     const int *listen_fds;
     int n_listen;
-    int signal_fd;
+    int signal_fd, control_fd; /* control_fd may be -1 */
     struct generation current; /* serves */
     struct generation next;    /* its first worker is being tried */
     int next_started;          /* that worker exists */
@@ -93,6 +94,15 @@ static void tell_ready(void) {
     notify_send("READY=1");
 }
 
+static void tell_reloaded(void) {
+    char text[120];
+    snprintf(text, sizeof text, "generation %d serves, model %s", m.current.id,
+             m.current.model);
+    log_info("reload: %s", text);
+    metrics_reload(1);
+    control_answer(0, text);
+}
+
 /* The first worker of the next generation serves: it becomes the current one. */
 static void promote_next(void) {
     int first = !m.current.id;
@@ -108,15 +118,15 @@ static void promote_next(void) {
     if (first)
         log_info("ready: model %s", m.current.model);
     else
-        log_info("reload: generation %d serves, model %s", m.current.id, m.current.model);
-    if (!first) metrics_reload(1);
+        tell_reloaded();
     tell_ready();
 }
 
-static void abandon_next(const char *why) {
+static void abandon_next(int code, const char *why) {
     m.next.id = 0;
     log_error("reload failed, generation %d stays: %s", m.current.id, why);
     metrics_reload(0);
+    control_answer(code, why);
     tell_ready();
 }
 
@@ -143,14 +153,16 @@ static void begin_reload(void) {
     m.reload = 0;
     log_info("reload: reading the configuration");
     notify_reloading();
-    if (config_load(&c, &a, m.argc, m.argv, error, sizeof error)) {
-        abandon_next(error);
+    control_begin();
+    int rc = config_load(&c, &a, m.argc, m.argv, error, sizeof error);
+    if (rc) {
+        abandon_next(rc, error);
         return;
     }
     keep_fixed(&c);
     prepare_next(&c);
     if (start_worker(&m.next, 1))
-        abandon_next("no worker could be started");
+        abandon_next(EX_OSERR, "no worker could be started");
     else
         m.next_started = 1;
 }
@@ -189,13 +201,14 @@ static void back_off(int code, int64_t life_ns) {
 }
 
 /* The first worker of a generation has failed. */
-static void take_failed_try(const char *what, int code, int64_t life_ns) {
-    char why[160];
+static void take_failed_try(const struct child *c, const char *what, int code,
+                            int64_t life_ns) {
+    char why[sizeof c->why + 160];
     m.next_started = 0;
     if (m.current.id) {
-        snprintf(why, sizeof why, "its first worker %s (its own lines above say why)",
-                 what);
-        abandon_next(why);
+        snprintf(why, sizeof why, "its first worker %s%s%s", what, *c->why ? ": " : "",
+                 c->why);
+        abandon_next(code < 0 ? EX_SOFTWARE : code, why);
     } else if (code >= EX_USAGE && code != EX_SOFTWARE && code != EX_OSERR) {
         m.exit_code = code; /* another try would end the same way */
     } else {
@@ -208,6 +221,7 @@ static void take_death(const struct child *c, int status) {
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
     int64_t life = clock_ns() - c->started_ns;
     describe_death(status, what, sizeof what);
+    if (c->was_ready && c->generation == m.next.id) promote_next(); /* not a failed try */
     if (c->state == CHILD_DRAINING || m.stopping) {
         log_info("worker %d (pid %d) %s", c->number, (int)c->pid, what);
         return;
@@ -218,7 +232,7 @@ static void take_death(const struct child *c, int status) {
     else
         log_error("worker %d (pid %d) %s", c->number, (int)c->pid, what);
     if (m.next.id && c->generation == m.next.id) {
-        take_failed_try(what, code, life);
+        take_failed_try(c, what, code, life);
     } else if (!expected) {
         metrics_restart();
         back_off(code, life);
@@ -276,6 +290,11 @@ static void begin_stop(void) {
     m.next.id = 0;
 }
 
+static void refuse_reload(void) {
+    control_begin();
+    control_answer(EX_UNAVAILABLE, "the service stops");
+}
+
 /* Start what is missing, drain what is too much. */
 static void fill_seats(void) {
     if (clock_ns() < m.start_after_ns) return;
@@ -324,8 +343,9 @@ static int start_pending(void) {
 }
 
 static void wait_for_news(void) {
-    struct pollfd p[METRICS_SLOTS + 1] = {{.fd = m.signal_fd, .events = POLLIN}};
-    int n = 1 + children_poll(p + 1, METRICS_SLOTS);
+    struct pollfd p[METRICS_SLOTS + 2] = {{.fd = m.signal_fd, .events = POLLIN},
+                                          {.fd = m.control_fd, .events = POLLIN}};
+    int n = 2 + children_poll(p + 2, METRICS_SLOTS);
     int64_t now = clock_ns(), until = children_deadline(now, watchdog_ns());
     if (start_pending() && m.start_after_ns < until) until = m.start_after_ns;
     int64_t ms = until == INT64_MAX ? -1 : (until - now) / NS_PER_MS + 1;
@@ -336,7 +356,8 @@ static void wait_for_news(void) {
 }
 
 static void take_ready(void) {
-    if (!children_take_ready() || !m.next.id) return;
+    children_listen();
+    if (!m.next.id) return;
     struct child *c = children_find(m.next.id, 1);
     if (c && c->state == CHILD_READY) promote_next();
 }
@@ -345,9 +366,11 @@ static void take_ready(void) {
 static void act(void) {
     int was_stopping = m.stopping;
     take_signals();
-    take_ready(); /* before deaths: one that was ready and died was not a failed try */
+    if (control_take()) m.reload = 1;
+    take_ready();
     reap_all();
     if (m.stopping && !was_stopping) begin_stop();
+    if (m.stopping) refuse_reload();
     if (m.now) children_signal_all(SIGKILL);
     if (!m.stopping && !m.exit_code) {
         if (m.reload && !m.next.id && m.current.id) begin_reload();
@@ -387,6 +410,8 @@ int master_run(struct config *c, int argc, char **argv, const int *listen_fds,
         log_error("signalfd: %s", strerror(errno));
         return EX_OSERR;
     }
+    if ((m.control_fd = control_open()) < 0)
+        log_warn("--reload will not be heard, HUP is: %s", strerror(errno));
     int rc = metrics_create(c, error, sizeof error);
     if (rc) {
         log_error("%s", error);

@@ -261,6 +261,16 @@ static int prepare(struct worker *w, const struct worker_start *start, char *tex
     return EX_OSERR;
 }
 
+/* One write: the pipe takes it as a whole or not at all. */
+static void tell_master(const struct worker_start *start, char what, const char *text) {
+    char words[400];
+    if (start->master_fd < 0) return;
+    int n = snprintf(words, sizeof words, "%c%s", what, text);
+    size_t len = n < (int)sizeof words ? (size_t)n : sizeof words - 1;
+    if (write(start->master_fd, words, len) < 0)
+        log_warn("the master does not listen: %s", strerror(errno));
+}
+
 static void announce(struct worker *w) {
     struct server *s = &w->server;
     const char *warning;
@@ -271,8 +281,7 @@ static void announce(struct worker *w) {
         log_warn("%s", warning);
     startup_describe(s, text, sizeof text);
     log_info("ready: %s", text);
-    if (w->start->ready_fd >= 0 && write(w->start->ready_fd, "R", 1) != 1)
-        log_warn("the master does not listen: %s", strerror(errno));
+    tell_master(w->start, WORKER_SAYS_READY, "");
     notify_send("READY=1"); /* to systemd, which then is our master */
 }
 
@@ -285,6 +294,7 @@ int worker_run(const struct worker_start *start) {
     install_handlers();
     if (rc) {
         log_error("%s", text);
+        tell_master(start, WORKER_SAYS_FAILED, text);
     } else {
         startup_catch_sigbus(&w.server);
         announce(&w);

@@ -9,8 +9,13 @@ struct worker_start {
     const struct config *config;
     const int *listen_fds; /* non-blocking listening sockets, borrowed */
     int n_listen;
-    int ready_fd; /* one byte 'R' is written when the model is open and has generated
-                     once; -1 = none */
+    int master_fd; /* a pipe for what the master must hear; -1 = none */
+};
+
+/* The first byte of what a worker says to its master. */
+enum {
+    WORKER_SAYS_READY = 'R',  /* the model is open and has generated once */
+    WORKER_SAYS_FAILED = 'F', /* it never was ready; the line that says why follows */
 };
 
 /* Serve until TERM, INT or QUIT (drain, then 0), or max_requests (0). Installs its own

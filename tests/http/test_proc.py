@@ -18,7 +18,6 @@ import fcgi
 import lib
 import stack
 from counting import not_possible, note
-from test_drain import Load, replies
 
 PROGRAM = str(stack.CHECKED)
 TAKEN = "another process is listening there: stop it, or set listen to another address"
@@ -348,94 +347,6 @@ def test_full_disk_for_the_log(model):
             text = fcgi.ask(s.address, method="GET", path="/metrics", content_type="")[2].decode()
             return int(re.search(r"^microgpt_log_lines_dropped_total (\d+)$", text, re.M)[1]) >= 5
         lib.eventually(counted)
-
-
-# ---- reload ----
-
-def test_reload(room, model):
-    """New workers, new settings, new model behind a link; counters go on, the socket stays."""
-    other = stack.model(**{**conftest.NAMES_MODEL, "seed": 77})
-    link = room / "current"
-    link.symlink_to(model)
-    with stack.Service(link) as s:
-        before, inode = s.workers(), os.stat(s.address[5:]).st_ino
-        digest = status(s.address)["model"]["digest"]
-        want = {i: fcgi.ask(s.address, {"seed": i})[2] for i in range(4)}
-        (room / "next").symlink_to(other)
-        (room / "next").rename(link)
-        # a worker that dies before the reload is replaced by one with the model of its generation
-        os.kill(before[0], signal.SIGKILL)
-        lib.eventually(lambda: len(s.workers()) == 2 and before[0] not in s.workers())
-        lib.eventually(lambda: status(s.address)["workers"]["ready"] == 2)
-        assert {w["digest"] for w in status(s.address)["worker"]} == {digest}
-        s.write_config(workers=3)
-        s.process.send_signal(signal.SIGHUP)
-        logged(s, "generation 2 serves")
-        lib.eventually(lambda: len(s.workers()) == 3 and not set(before) & set(s.workers()))
-        lib.eventually(lambda: status(s.address)["workers"] == {"ready": 3, "starting": 0, "draining": 0})
-        now = status(s.address)
-        assert now["reloads"] == {"ok": 1, "failed": 0} and now["requests_total"] > 4
-        assert now["model"]["name"] == other.name and now["model"]["digest"] != digest
-        assert {w["generation"] for w in now["worker"]} == {2}
-        assert os.stat(s.address[5:]).st_ino == inode
-        assert {i: fcgi.ask(s.address, {"seed": i})[2] for i in range(4)} != want
-
-
-def test_reload_that_fails(room, model):
-    """A bad file, a bad checkpoint, no checkpoint: the old generation stays, with its reason in the log."""
-    with stack.Service(model) as s:
-        before = sorted(s.workers())
-        attempts = [({"queue": "x"}, r'conf:\d+: queue: \\"x\\" is no whole number'),
-                    ({"queue": 5, "model_dir": room / "none"}, "its first worker ended with code 66"),
-                    ({"model_dir": broken_model(room, model)}, "its first worker ended with code 65")]
-        for n, (keys, why) in enumerate(attempts, 1):
-            s.write_config(**keys)
-            s.process.send_signal(signal.SIGHUP)
-            logged(s, "reload failed, generation 1 stays: .*" + why)
-            assert sorted(s.workers()) == before
-            assert status(s.address)["reloads"] == {"ok": 0, "failed": n}
-        s.write_config(model_dir=model, listen="unix:/elsewhere/s", backlog=7)
-        s.process.send_signal(signal.SIGHUP)
-        logged(s, "listen, socket_mode, socket_group and backlog need a restart")
-        lib.eventually(lambda: not set(before) & set(s.workers()))
-        assert serves(s.address)
-
-
-@pytest.mark.limit(300)
-def test_hundred_reloads_under_load(room):
-    """Two models by turns behind one link, through nginx: no request fails, every reply is exactly one
-    model's, and what is asked after a reload is answered by the new one."""
-    models = [stack.model(**{**conftest.CHAT_MODEL, "seed": seed}) for seed in (3, 99)]
-    wanted, link = [], room / "current"
-    for path in models:
-        with stack.Stack(path, workers=1) as s:
-            wanted.append(replies(s))
-    link.symlink_to(models[0])
-    with stack.Stack(link, workers=2) as s:
-        with Load(s.port, [a + b for a, b in zip(*wanted)], clients=4) as load:
-            for i in range(1, 101):
-                (room / "next").symlink_to(models[i % 2])
-                (room / "next").rename(link)
-                before = set(s.service.workers())
-                s.service.process.send_signal(signal.SIGHUP)
-                lib.eventually(lambda: len(now := s.service.workers()) == 2 and not before & set(now), 60)
-                if i % 20 < 2:
-                    assert replies(s) == wanted[i % 2]
-        assert not load.failed, load.failed[:3]
-        assert s.sum("microgpt_reloads_total", result="ok") == 100
-        assert s.sum("microgpt_worker_restarts_total") == 0
-        assert load.done > 100
-        note(f"100 reloads by turns of two models under {load.clients} clients: {load.done} replies, 0 failed")
-
-
-def test_reloads_in_a_row(model):
-    """Signals that come while one is being acted on: nothing is lost, nothing piles up."""
-    with stack.Service(model) as s:
-        for _ in range(20):
-            s.process.send_signal(signal.SIGHUP)
-        lib.eventually(lambda: (now := status(s.address))["reloads"]["ok"] >= 1
-                       and now["workers"] == {"ready": 2, "starting": 0, "draining": 0})
-        assert status(s.address)["reloads"]["failed"] == 0
 
 
 # ---- supervision ----
