@@ -118,6 +118,14 @@ int mg_json_is_null(const struct mg_json *v) {
     return json_is_null(tree(v));
 }
 
+int mg_json_is_true(const struct mg_json *v) {
+    return json_is_true(tree(v));
+}
+
+int mg_json_is_false(const struct mg_json *v) {
+    return json_is_false(tree(v));
+}
+
 int mg_json_is_object(const struct mg_json *v) {
     return json_is_object(tree(v));
 }

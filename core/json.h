@@ -22,6 +22,8 @@ const struct mg_json *mg_json_root(const struct mg_json_text *);
 
 /* Every call below takes NULL for "absent" and any type of value. */
 int mg_json_is_null(const struct mg_json *);
+int mg_json_is_true(const struct mg_json *);
+int mg_json_is_false(const struct mg_json *);
 int mg_json_is_object(const struct mg_json *);
 int mg_json_is_array(const struct mg_json *);
 

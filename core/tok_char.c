@@ -127,6 +127,7 @@ static size_t run_text(struct mg_encoding *e, size_t budget, int32_t *out, size_
 
 static const struct mg_tokenizer_calls calls = {.free = free_chars,
                                                 .text = text_of,
+                                                .spelling = text_of,
                                                 .scratch_bytes = no_scratch,
                                                 .begin = begin_text,
                                                 .run = run_text};

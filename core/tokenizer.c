@@ -10,6 +10,10 @@ const char *mg_tokenizer_text(const struct mg_tokenizer *t, int32_t id, size_t *
     return t->calls->text(t, id, len);
 }
 
+const char *mg_tokenizer_spelling(const struct mg_tokenizer *t, int32_t id, size_t *len) {
+    return t->calls->spelling(t, id, len);
+}
+
 void mg_encoding_begin(struct mg_encoding *e, const struct mg_tokenizer *t,
                        const char *text, size_t len, void *scratch) {
     *e = (struct mg_encoding){
