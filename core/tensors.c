@@ -3,6 +3,10 @@
 #include "tensors.h"
 
 #include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include "meta.h"
 
 /* A dimension is so many times one of the sizes. */
 struct dimension {
@@ -79,6 +83,23 @@ struct mg_tensor mg_tensor_describe(const struct mg_sizes *s, int i) {
     t.rows = measure(s, r->rows);
     t.cols = measure(s, r->cols);
     return t;
+}
+
+static int find_row(const struct row *r, int n, const char *name) {
+    for (int i = 0; i < n; i++)
+        if (strcmp(r[i].name, name) == 0) return i;
+    return -1;
+}
+
+int mg_tensor_find(const char *name) {
+    const char *digits = name + 5;
+    if (strncmp(name, "layer", 5) != 0) return find_row(once, ONCE, name);
+    size_t n = strspn(digits, "0123456789");
+    long layer = strtol(digits, NULL, 10);
+    if (n == 0 || (n > 1 && *digits == '0') || digits[n] != '.' || layer >= MG_MAX_LAYER)
+        return -1;
+    int part = find_row(every_layer, PER_LAYER, digits + n + 1);
+    return part < 0 ? -1 : ONCE + PER_LAYER * (int)layer + part;
 }
 
 struct mg_matrix *mg_tensor_place(struct mg_tensors *t, int i) {

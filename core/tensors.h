@@ -38,6 +38,8 @@ struct mg_tensor {
 int mg_tensor_count(const struct mg_sizes *);
 struct mg_tensor mg_tensor_describe(const struct mg_sizes *, int i);
 size_t mg_tensor_elements(const struct mg_sizes *); /* of all together */
+/* The tensor of that name, whatever the number of layers, -1 if no model has one. */
+int mg_tensor_find(const char *name);
 /* The place of tensor i. */
 struct mg_matrix *mg_tensor_place(struct mg_tensors *, int i);
 

@@ -35,6 +35,25 @@ static int print_json(const char *dir, int rc, const char *error) {
     return rc ? rc : out;
 }
 
+static int print_text(const char *dir, const struct mg_model_info *m) {
+    printf("%s: ok, %s, %d x %d x %d, context %d%s\n", dir, m->dtype, m->n_embd,
+           m->n_head, m->n_layer, m->block_size, m->has_chat ? ", chat" : "");
+    return cli_finish();
+}
+
+int check_checkpoint(const char *dir, int json) {
+    struct mg_model *model;
+    struct mg_error err = {0};
+    int rc = session_open(dir, NULL, &model, &err);
+    if (!rc) rc = generate_once(model, &err);
+    if (json && dir)
+        rc = print_json(dir, rc, err.text);
+    else if (!rc)
+        rc = print_text(dir, mg_model_info(model));
+    mg_model_close(model);
+    return rc;
+}
+
 int check_main(const struct cli_command *self, int argc, char **argv) {
     const char *dir = NULL;
     int json = 0;
@@ -44,19 +63,5 @@ int check_main(const struct cli_command *self, int argc, char **argv) {
         {0},
     };
     int rc = cli_parse(self, table, argc, argv, &dir);
-    if (rc >= 0) return rc;
-    struct mg_model *model;
-    struct mg_error err = {0};
-    rc = session_open(dir, NULL, &model, &err);
-    if (!rc) rc = generate_once(model, &err);
-    if (json && dir) {
-        rc = print_json(dir, rc, err.text);
-    } else if (!rc) {
-        const struct mg_model_info *m = mg_model_info(model);
-        printf("%s: ok, %s, %d x %d x %d, context %d%s\n", dir, m->dtype, m->n_embd,
-               m->n_head, m->n_layer, m->block_size, m->has_chat ? ", chat" : "");
-        rc = cli_finish();
-    }
-    mg_model_close(model);
-    return rc;
+    return rc >= 0 ? rc : check_checkpoint(dir, json);
 }

@@ -31,7 +31,7 @@ struct cli_command {
 };
 
 /* Parse argv[1...] by a table that ends with name NULL: --name VALUE, --name=VALUE,
- * --flag. At most one word without dashes is taken, into *word (word NULL: none is).
+ * --flag. At most one word without dashes (or "-") is taken, into *word; word NULL: none.
  * Returns -1 to go on, else the exit code: 0 after --help was printed, EX_USAGE after a
  * complaint. */
 int cli_parse(const struct cli_command *, struct cli_option *, int argc, char **argv,
@@ -43,10 +43,15 @@ int cli_given(const struct cli_option *, const char *name);
 /* Exit code after all was printed: EX_IOERR when stdout could not take it. */
 int cli_finish(void);
 
+/* check.c: open dir as the service does and generate once; prints a line (with json: an
+ * object) or the complaint. An exit code. */
+int check_checkpoint(const char *dir, int json);
+
 int check_main(const struct cli_command *, int argc, char **argv);
 int chat_main(const struct cli_command *, int argc, char **argv);
 int export_main(const struct cli_command *, int argc, char **argv);
 int generate_main(const struct cli_command *, int argc, char **argv);
+int import_main(const struct cli_command *, int argc, char **argv);
 int info_main(const struct cli_command *, int argc, char **argv);
 int train_main(const struct cli_command *, int argc, char **argv);
 

@@ -17,6 +17,8 @@ static const struct cli_command commands[] = {
     {"chat", "--model DIR [options]", "Talk to a model.", chat_main},
     {"export", "--model DIR --output DIR [options]",
      "Write a checkpoint for serving only.", export_main},
+    {"import", "[options] --output DIR FILE.json",
+     "Make a checkpoint from a JSON dump of the microgpt family.", import_main},
     {0},
 };
 

@@ -133,7 +133,7 @@ int cli_parse(const struct cli_command *c, struct cli_option *table, int argc,
         if (argv[i][0] == '-' && argv[i][1] == '-' && argv[i][2]) {
             int rc = parse_option(c, table, argc, argv, &i);
             if (rc) return rc;
-        } else if (word && !*word && argv[i][0] != '-') {
+        } else if (word && !*word && (argv[i][0] != '-' || !argv[i][1])) {
             *word = argv[i];
         } else {
             return say_error(EX_USAGE, "%s: unexpected '%s' (microgpt %s --help)",

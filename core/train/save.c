@@ -6,6 +6,7 @@
 
 #include "say.h"
 #include "convert.h"
+#include "utf8.h"
 
 #include <dirent.h>
 #include <errno.h>
@@ -212,6 +213,42 @@ int save_json(struct save *s, const char *name, json_t *value) {
     return rc;
 }
 
+static json_t *make_char(uint32_t c) {
+    char s[4];
+    return json_stringn(s, utf8_encode(c, s));
+}
+
+static json_t *make_chars(const uint32_t *chars, int n) {
+    json_t *list = json_array();
+    for (int i = 0; list && i < n; i++)
+        if (json_array_append_new(list, make_char(chars[i])) != 0) {
+            json_decref(list);
+            return NULL;
+        }
+    return list;
+}
+
+int save_meta(struct save *s, const struct net_shape *shape, const uint32_t *chars,
+              int n_chars, int chat) {
+    json_t *meta =
+        json_pack("{s:i,s:i,s:i,s:i,s:i,s:o}", "vocab_size", shape->vocab_size, "n_embd",
+                  shape->n_embd, "n_head", shape->n_head, "n_layer", shape->n_layer,
+                  "block_size", shape->block_size, "chars", make_chars(chars, n_chars));
+    if (meta && chat)
+        json_object_set_new(meta, "special_tokens",
+                            json_pack("[s,s,s]", "user", "assistant", "end_turn"));
+    return save_json(s, "meta.json", meta);
+}
+
+int save_scratch(struct save *s) {
+    static const char name[] = "scratch";
+    int fd = openat(s->dir, name, O_RDWR | O_CREAT | O_EXCL | O_CLOEXEC, 0600);
+    if (fd >= 0 && unlinkat(s->dir, name, 0) == 0) return fd;
+    fail(s, name);
+    if (fd >= 0) close(fd);
+    return -1;
+}
+
 /* ---- safetensors ----------------------------------------------------------------- */
 
 static json_t *make_header(const struct net_shape *shape, enum mg_dtype dtype) {
@@ -273,6 +310,36 @@ int save_tensors(struct save *s, const char *name, const struct net_shape *shape
     int rc = write_header(fd, shape, dtype);
     if (rc == 0) rc = write_floats(fd, params, net_params(shape), dtype);
     return finish(fd, rc) != 0 ? fail(s, name) : 0;
+}
+
+/* All rows of tensor i through buf[SAVE_ROWS]. 0, or -1 for errno; *told: the source's
+ * exit code. */
+static int stream_tensor(int fd, const struct net_tensor *t, int i,
+                         const struct save_source *source, float *buf, int *told) {
+    int step = SAVE_ROWS / t->cols, n;
+    for (int row = 0; row < t->rows; row += n) {
+        n = t->rows - row < step ? t->rows - row : step;
+        *told = source->read(source->from, i, row, n, buf);
+        if (*told) return 0;
+        if (write_all(fd, buf, (size_t)n * (size_t)t->cols * sizeof *buf) != 0) return -1;
+    }
+    return 0;
+}
+
+int save_stream(struct save *s, const char *name, const struct net_shape *shape,
+                const struct save_source *source) {
+    if (s->failed) return s->failed;
+    float *buf = malloc(SAVE_ROWS * sizeof *buf);
+    if (!buf) return s->failed = say_error(EX_OSERR, "out of memory for %s", name);
+    int fd = create(s, name), told = 0;
+    int rc = fd < 0 ? -1 : write_header(fd, shape, MG_F32);
+    for (int i = 0; rc == 0 && !told && i < net_tensors(shape); i++) {
+        struct net_tensor t = net_tensor(shape, i);
+        rc = stream_tensor(fd, &t, i, source, buf, &told);
+    }
+    free(buf);
+    if (fd < 0 || finish(fd, rc) != 0) return fail(s, name);
+    return s->failed = told;
 }
 
 /* ---- into place ------------------------------------------------------------------ */

@@ -18,32 +18,6 @@
 
 /* ---- saving ---------------------------------------------------------------------- */
 
-/* One code point as a JSON string. */
-static json_t *make_char(uint32_t c) {
-    char s[4];
-    size_t n = c < 0x80 ? 1 : c < 0x800 ? 2 : c < 0x10000 ? 3 : 4;
-    for (size_t i = n; i-- > 1; c >>= 6) s[i] = (char)(0x80 | (c & 0x3F));
-    s[0] = (char)(n == 1 ? c : (0xF00u >> n & 0xFF) | c);
-    return json_stringn(s, n);
-}
-
-static json_t *make_meta(const struct run *r) {
-    const struct net_shape *s = &r->trainer->shape;
-    json_t *chars = json_array();
-    for (int i = 0; i < r->corpus.n_chars; i++)
-        if (json_array_append_new(chars, make_char(r->corpus.chars[i])) != 0) {
-            json_decref(chars);
-            return NULL;
-        }
-    json_t *meta = json_pack("{s:i,s:i,s:i,s:i,s:i,s:o}", "vocab_size", s->vocab_size,
-                             "n_embd", s->n_embd, "n_head", s->n_head, "n_layer",
-                             s->n_layer, "block_size", s->block_size, "chars", chars);
-    if (meta && r->opt.chat)
-        json_object_set_new(meta, "special_tokens",
-                            json_pack("[s,s,s]", "user", "assistant", "end_turn"));
-    return meta;
-}
-
 /* Read back by read_state, name for name. */
 static json_t *make_state(const struct run *r) {
     const struct run_options *o = &r->opt;
@@ -62,7 +36,7 @@ int state_save(const struct run *r, const char *dir) {
     struct save *s = save_begin(dir);
     if (!s) return EX_IOERR;
     const struct net_shape *shape = &r->trainer->shape;
-    int rc = save_json(s, "meta.json", make_meta(r));
+    int rc = save_meta(s, shape, r->corpus.chars, r->corpus.n_chars, r->opt.chat);
     if (!rc) rc = save_json(s, "train_state.json", make_state(r));
     if (!rc)
         rc = save_tensors(s, "weights.safetensors", shape, r->trainer->params, MG_F32);

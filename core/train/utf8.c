@@ -23,6 +23,13 @@ int utf8_decode(const char *text, const char *end, int32_t *code) {
     return n;
 }
 
+size_t utf8_encode(uint32_t code, char out[4]) {
+    size_t n = code < 0x80 ? 1 : code < 0x800 ? 2 : code < 0x10000 ? 3 : 4;
+    for (size_t i = n; i-- > 1; code >>= 6) out[i] = (char)(0x80 | (code & 0x3F));
+    out[0] = (char)(n == 1 ? code : (0xF00u >> n & 0xFF) | code);
+    return n;
+}
+
 int utf8_valid(const char *text, size_t len) {
     int32_t code;
     for (const char *end = text + len; text < end;) {

@@ -52,6 +52,30 @@ static void test_table(void **state) {
     assert_int_equal(mg_tensor_elements(&sizes), at);
 }
 
+static void test_find(void **state) {
+    (void)state;
+    static const char *const none[] = {"",
+                                       "wt",
+                                       "wtee",
+                                       "Wte",
+                                       "layer",
+                                       "layer0",
+                                       "layer0.",
+                                       "layer.attn_wq",
+                                       "layer-1.attn_wq",
+                                       "layer00.attn_wq",
+                                       "layer01.attn_wq",
+                                       "layer0 .attn_wq",
+                                       "layer0.attn_wq2",
+                                       "layer0.wte",
+                                       "layer4096.attn_wq",
+                                       "layer99999999999999999999.attn_wq"};
+    for (int i = 0; i < N; i++) assert_int_equal(mg_tensor_find(want[i].name), i);
+    assert_int_equal(mg_tensor_find("layer4095.mlp_fc2"), 3 + 6 * 4096 - 1);
+    for (size_t i = 0; i < sizeof none / sizeof *none; i++)
+        assert_int_equal(mg_tensor_find(none[i]), -1);
+}
+
 static void test_places(void **state) {
     (void)state;
     struct mg_layer layer[2] = {0};
@@ -81,6 +105,7 @@ static void test_largest(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_table),
+        cmocka_unit_test(test_find),
         cmocka_unit_test(test_places),
         cmocka_unit_test(test_largest),
     };
