@@ -9,8 +9,7 @@
 #include "tokenizer.h"
 
 enum {
-    MG_BPE_MAX_FILE = 64 << 20, /* bytes of a tokenizer.json */
-    MG_BPE_MAX_TOKEN = 4096,    /* bytes of one token's string */
+    MG_BPE_MAX_TOKEN = 4096, /* bytes of one token's string */
     MG_BPE_MAX_MERGES = 1 << 19,
     MG_BPE_MAX_ADDED = 1024,
 };

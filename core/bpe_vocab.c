@@ -338,7 +338,8 @@ static int is_version(const struct mg_json *v) {
 }
 
 static int read_merges(struct loader *l, const struct mg_json *merges, size_t n) {
-    int old = n > 0 && !mg_json_is_array(mg_json_at(merges, 0));
+    size_t len;
+    int old = mg_json_string(mg_json_at(merges, 0), &len) != NULL;
     uint64_t rank = 0;
     for (size_t i = 0; i < n; i++) {
         struct name part[2];

@@ -122,19 +122,13 @@ static int read_chars(const char *path, const struct mg_json *chars, struct mg_m
 static int read_fields(const char *path, const struct mg_json *json, struct mg_meta *m,
                        struct mg_error *err) {
     const struct mg_json *chars = mg_json_get(json, "chars");
-    if (!chars && m->has_bpe)
-        return mg_fail(
-            err, MG_EFILE,
-            "%s: no chars, so the text is in tokenizer.json (format "
-            "B, BPE), which this version does not read; expected chars (format A)",
-            path);
-    if (!chars)
+    if (!chars && !m->has_bpe)
         return mg_fail(err, MG_EFILE,
                        "%s: found neither chars in meta.json nor a file "
                        "tokenizer.json beside it, expected one of them",
                        path);
     if (read_sizes(path, json, m, err) || read_special(path, json, m, err)) return -1;
-    return read_chars(path, chars, m, err);
+    return chars ? read_chars(path, chars, m, err) : 0;
 }
 
 int mg_meta_read(int dirfd, const char *dir, struct mg_meta *m, struct mg_error *err) {

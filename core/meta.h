@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * meta.h - meta.json: the sizes of a model and its characters. Internal to core. */
+ * meta.h - meta.json: the sizes of a model and, in format A, its characters. Internal to
+ * core. */
 #ifndef MG_META_H
 #define MG_META_H
 
@@ -16,10 +17,11 @@ enum {
 
 struct mg_meta {
     int vocab_size, n_embd, n_head, n_layer, block_size;
-    int has_chat;
-    uint32_t *chars; /* [n_chars] code points; the token id is the index */
+    int has_chat;    /* format A: it was trained with role tokens */
+    uint32_t *chars; /* [n_chars] code points, the token id is the index; NULL: format B,
+                        tokenizer.json has the text */
     int n_chars;
-    int has_bpe;     /* a tokenizer.json lies beside it, and is not used */
+    int has_bpe;     /* a tokenizer.json lies beside it */
     uint64_t digest; /* of the bytes of the file */
 };
 

@@ -59,13 +59,14 @@ struct mg_model_info {
     size_t weights_bytes;    /* size of weights.safetensors */
     size_t max_token_bytes;  /* longest text of one token, bytes of UTF-8 */
     const char *dtype;       /* "F32", "F16", "BF16" or "mixed" */
-    const char *tokenizer;   /* "char" */
+    const char *tokenizer;   /* "char", "bpe" */
     const char *kernels;     /* "avx512", "avx2", "neon", "plain", "blis" */
     size_t max_sample_bytes; /* longest text of one lane */
 };
 
-/* Open the checkpoint directory dir: read meta.json, map and check weights.safetensors,
- * bind every tensor, choose kernels. opt may be NULL (all defaults). NULL on error. */
+/* Open the checkpoint directory dir: read meta.json (and tokenizer.json, if it has no
+ * chars), map and check weights.safetensors, bind every tensor, choose kernels. opt may be
+ * NULL (all defaults). NULL on error. */
 struct mg_model *mg_model_open(const char *dir, const struct mg_model_options *opt,
                                struct mg_error *err);
 void mg_model_close(struct mg_model *);
@@ -75,8 +76,9 @@ const struct mg_model_info *mg_model_info(const struct mg_model *);
  * last. */
 const char *mg_model_warning(const struct mg_model *, int i);
 
-/* Digest of weights.safetensors and meta.json: 16 hexadecimal digits and NUL. Reads every
- * byte of the mapping (a few ms per 25 MB); same on every machine. */
+/* Digest of weights.safetensors, meta.json and, where it is used, tokenizer.json: 16
+ * hexadecimal digits and NUL. Reads every byte of the mapping (a few ms per 25 MB); same
+ * on every machine. */
 void mg_model_digest(const struct mg_model *, char hex[17]);
 
 /* 1 if addr lies in the mapped weights: for a SIGBUS handler that wants to name the file.

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * model.c - a checkpoint directory opened: sizes from meta.json, every tensor bound once
- * by name, kernels chosen; immutable from then on. Knows no file format (meta.c,
- * checkpoint.c) and nothing of requests. */
+ * model.c - a checkpoint directory opened: sizes from meta.json, the tokenizer, every
+ * tensor bound once by name, kernels chosen; immutable from then on. Knows no file format
+ * (meta.c, tok_*.c, checkpoint.c) and nothing of requests. */
 #include "model.h"
 
 #include <endian.h>
@@ -27,7 +27,51 @@ static int add_warning(struct mg_model *m, const struct mg_error *line,
     return m->warning[i] ? 0 : mg_fail(err, MG_ENOMEM, "out of memory");
 }
 
-/* Take over sizes and characters. */
+/* ---- text -------------------------------------------------------------------------- */
+
+static int read_bpe(struct mg_model *m, int dirfd, const char *path,
+                    struct mg_error *err) {
+    size_t len;
+    char *text = mg_file_read(dirfd, "tokenizer.json", path, MG_BPE_MAX_FILE, &len, err);
+    if (!text) return -1;
+    m->tokenizer_digest = mg_digest(text, len);
+    m->tokenizer = mg_tokenizer_bpe(path, text, len, err);
+    free(text);
+    if (!m->tokenizer) return -1;
+    if (m->tokenizer->vocab_size == m->info.vocab_size) return 0;
+    return mg_fail(err, MG_EFILE,
+                   "%s: found %d tokens, expected %d, the vocab_size of meta.json", path,
+                   m->tokenizer->vocab_size, m->info.vocab_size);
+}
+
+/* Format B: byte-level BPE. The reference 0.5.0 had none. */
+static int load_bpe(struct mg_model *m, int dirfd, const char *dir,
+                    struct mg_error *err) {
+    if (m->options.compat_05)
+        return mg_fail(err, MG_EFILE,
+                       "%s: found a BPE tokenizer (tokenizer.json, format B), expected "
+                       "chars in meta.json (format A), to which compat 0.5 belongs",
+                       dir);
+    char *path = mg_file_path(dir, "tokenizer.json");
+    if (!path) return mg_fail(err, MG_ENOMEM, "%s: out of memory", dir);
+    int result = read_bpe(m, dirfd, path, err);
+    free(path);
+    return result;
+}
+
+/* Format A: the characters of meta.json. */
+static int load_chars(struct mg_model *m, const struct mg_meta *meta, const char *dir,
+                      struct mg_error *err) {
+    m->tokenizer = mg_tokenizer_chars(meta->chars, meta->n_chars, meta->has_chat, err);
+    if (!m->tokenizer) return -1;
+    if (!meta->has_bpe) return 0;
+    struct mg_error line = {0};
+    mg_fail(&line, MG_EFILE, "%s: meta.json has chars, so tokenizer.json is ignored",
+            dir);
+    return add_warning(m, &line, err);
+}
+
+/* Take over sizes, open the tokenizer. */
 static int load_meta(struct mg_model *m, int dirfd, const char *dir,
                      struct mg_error *err) {
     struct mg_meta meta;
@@ -38,21 +82,17 @@ static int load_meta(struct mg_model *m, int dirfd, const char *dir,
         m->info.n_head = meta.n_head;
         m->info.n_layer = meta.n_layer;
         m->info.block_size = meta.block_size;
-        m->info.has_chat = meta.has_chat;
         m->head_dim = meta.n_embd / meta.n_head;
         m->meta_digest = meta.digest;
-        m->tokenizer = mg_tokenizer_chars(meta.chars, meta.n_chars, meta.has_chat, err);
-        if (!m->tokenizer) result = -1;
+        result =
+            meta.chars ? load_chars(m, &meta, dir, err) : load_bpe(m, dirfd, dir, err);
     }
-    if (!result && meta.has_bpe) {
-        struct mg_error line = {0};
-        mg_fail(&line, MG_EFILE, "%s: meta.json has chars, so tokenizer.json is ignored",
-                dir);
-        result = add_warning(m, &line, err);
-    }
+    if (!result) m->info.has_chat = m->tokenizer->user >= 0;
     mg_meta_free(&meta);
     return result;
 }
+
+/* ---- weights ----------------------------------------------------------------------- */
 
 struct mg_sizes mg_model_sizes(const struct mg_model *m) {
     const struct mg_model_info *i = &m->info;
@@ -184,8 +224,10 @@ const char *mg_model_warning(const struct mg_model *m, int i) {
 void mg_model_digest(const struct mg_model *m, char hex[17]) {
     size_t size;
     const void *map = mg_weights_map(m->weights, &size);
-    uint64_t both[2] = {htole64(mg_digest(map, size)), htole64(m->meta_digest)};
-    snprintf(hex, 17, "%016jx", (uintmax_t)mg_digest(both, sizeof both));
+    uint64_t parts[3] = {htole64(mg_digest(map, size)), htole64(m->meta_digest),
+                         htole64(m->tokenizer_digest)};
+    size_t n = m->tokenizer_digest ? 3 : 2;
+    snprintf(hex, 17, "%016jx", (uintmax_t)mg_digest(parts, n * sizeof *parts));
 }
 
 int mg_model_maps(const struct mg_model *m, const void *addr) {

@@ -21,7 +21,7 @@ struct mg_model {
     struct mg_tokenizer *tokenizer;
     const struct mg_ops *ops; /* the kernels chosen for this machine */
     struct mg_weights *weights;
-    uint64_t meta_digest;
+    uint64_t meta_digest, tokenizer_digest; /* the latter in format B only */
     char *warning[MG_MAX_WARNINGS];
 };
 

@@ -53,6 +53,8 @@ struct mg_tokenizer_calls {
  * does not know are skipped. */
 struct mg_tokenizer *mg_tokenizer_chars(const uint32_t *chars, int n, int has_chat,
                                         struct mg_error *err);
+enum { MG_BPE_MAX_FILE = 64 << 20 }; /* bytes of a tokenizer.json */
+
 /* From the text of a tokenizer.json: byte-level BPE. path is for messages. Bytes that it
  * does not know are skipped. */
 struct mg_tokenizer *mg_tokenizer_bpe(const char *path, const char *text, size_t len,

@@ -13,6 +13,8 @@ import shutil
 import struct
 import sys
 
+import bad_tokenizer as of_tokenizer
+
 HERE = os.path.dirname(os.path.abspath(__file__))
 META = {"vocab_size": 4, "n_embd": 4, "n_head": 2, "n_layer": 1, "block_size": 3,
         "chars": ["a", "b", "c"]}
@@ -395,9 +397,6 @@ for label, value, found in (("string", "user", "a string"), ("number", 3, "3"),
     bad_meta("special_tokens-" + label,
              "special_tokens: found %s, expected an array or null" % found,
              meta(special_tokens=value))
-bad_meta("format-b", "no chars, so the text is in tokenizer.json (format B, BPE), which this "
-         "version does not read; expected chars (format A)", meta(chars="absent"),
-         tokenizer__json=b'{"version":"1.0"}')
 bad_meta("format-unknown", "found neither chars in meta.json nor a file tokenizer.json beside "
          "it, expected one of them", meta(chars="absent"))
 for label, value, found in (("string", "abc", "a string"), ("null", None, "null"),
@@ -442,6 +441,21 @@ bad_meta("duplicate", "not valid JSON: line 1*", raw_meta(b'"n_head"', b'"n_embd
 bad_meta("nan", "not valid JSON: line 1*", raw_meta(b'"n_embd": 4', b'"n_embd": NaN'))
 bad_meta("too-deep", "not valid JSON: line 1*",
          meta()[:-1] + b',"x":' + b"[" * 2100 + b"]" * 2100 + b"}")
+
+# ---- tokenizer.json --------------------------------------------------------------------------
+def bad_tokenizer(name, expected, raw, meta_json=None, status="MG_EFILE"):
+    """It is read before the weights, so these need none."""
+    bad("tokenizer-" + name, "DIR/tokenizer.json: " + expected, status, weights=None,
+        meta_json=meta_json or meta(chars="absent"), tokenizer__json=raw)
+
+
+def good_tokenizer(name, raw, **fields):
+    good("tokenizer-" + name, "F32", 236, meta_json=meta(chars="absent", **fields),
+         tokenizer__json=raw)
+
+
+of_tokenizer.add_bad(bad_tokenizer, meta)
+of_tokenizer.add_good(good_tokenizer)
 
 # ---- unusual but legal -----------------------------------------------------------------------
 MIXED = {"wte": "F16", "wpe": "BF16", "layer0.mlp_fc1": "BF16"}
