@@ -31,6 +31,18 @@ none "core/ includes nothing of fcgi/" "$(grep -nE '#include .*fcgi' core/**/*.[
 none "core/cli and core/train are not for the library" \
     "$(grep -nE '#include "(cli|train)/' core/*.[ch])"
 none "core/train knows no command line" "$(grep -nE '#include "(\.\./)?cli' core/train/*.[ch])"
+# an arrow from each unit (.c and .h of one name) to what it includes; three headers are the inner
+# half of the unit they include, and stand as they are
+arrows() {
+    local f to
+    for f in "${c[@]}"; do
+        sed -nE 's/^#include "([^"]+)".*/\1/p' "$f" | while read -r to; do
+            echo "$f $(realpath -m --relative-to=. "${f%/*}/$to")"
+        done
+    done | sed -E 's/\.[ch]( |$)/\1/g' | awk '$1 != $2' |
+        grep -vxE 'core/gemm core/ops|fcgi/config_keys fcgi/config|fcgi/metrics_table fcgi/metrics'
+}
+none "a circle of includes" "$(arrows | timeout 20 tsort 2>&1 >/dev/null | sed 's/^tsort: //')"
 only "one file of core/ includes BLIS, one of core/train may" 2 \
     "$(grep -lE '#include [<"].*(cblas|blis)\.h' core/**/*.[ch])"
 only "one file of the library includes BLIS" 1 "$(grep -lE '#include [<"].*(cblas|blis)\.h' core/*.[ch])"
