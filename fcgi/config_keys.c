@@ -72,6 +72,8 @@ const struct config_key config_keys[] = {
      "generation exactly as the reference implementation 0.5.0"},
 };
 const int config_n_keys = sizeof config_keys / sizeof *config_keys;
+_Static_assert(sizeof config_keys / sizeof *config_keys <= CONFIG_MAX_KEYS,
+               "raise CONFIG_MAX_KEYS");
 
 const struct config_key *config_key_find(const char *name, size_t len) {
     for (int i = 0; i < config_n_keys; i++) {
