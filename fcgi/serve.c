@@ -123,7 +123,7 @@ static int64_t read_body(struct server *s, struct conn *c, struct refusal *why) 
 static int parse_body(struct server *s, struct request *r, struct refusal *why) {
     struct body d;
     struct dialect_limits limits = {.model = mg_model_info(s->engine.model),
-                                    .compat_05 = s->config->compat_05,
+                                    .compat_05 = s->config->compat == 1,
                                     .max_text = s->config->max_text};
     int64_t n = read_body(s, r->conn, why);
     if (n < 0) return -1;
