@@ -55,8 +55,8 @@ uint64_t mg_bpe_find(const struct mg_bpe *, int32_t a, int32_t b);
 int mg_bpe_reserve_pairs(struct mg_bpe *, size_t n);
 void mg_bpe_put_pair(struct mg_bpe *, int32_t a, int32_t b, uint64_t merge);
 
-/* Fill all but head.calls from a parsed tokenizer.json. -1 on error, then what is filled is
- * the caller's to free. */
+/* Fill all but head.calls from a parsed tokenizer.json. -1 on error, then what is
+ * filled is the caller's to free. */
 int mg_bpe_load(struct mg_bpe *, const char *path, const struct mg_json *root,
                 struct mg_error *err);
 /* The part of it that is in vocab and added_tokens; the part that is in merges. */

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * bpe_merge.c - the merges of byte-level BPE within one piece of text: always the one of
  * lowest rank, of equal ones the leftmost, one at a time. A short piece is searched anew
- * for each; a long one keeps its merges in a heap, where those that a later merge has made
- * void stay until they come up (lazy deletion), so that its cost is n log n. It can stop
- * after any step. Allocates nothing; knows no text and no file. */
+ * for each; a long one keeps its merges in a heap, where those that a later merge has
+ * made void stay until they come up (lazy deletion), so that its cost is n log n. It
+ * can stop after any step. Allocates nothing; knows no text and no file. */
 #include "bpe.h"
 
 #include <stdlib.h>

@@ -20,9 +20,9 @@ struct mg_split {
 /* Start with the pieces of text[from, len). */
 void mg_split_init(struct mg_split *, const char *text, size_t from, size_t len);
 
-/* Find the next piece: 1 = [begin, end), 0 = not yet: call again. Takes what it has scanned
- * off *budget, in code points, and stops when none is left. There must be a next piece
- * (end < len). Together the pieces are the text. */
+/* Find the next piece: 1 = [begin, end), 0 = not yet: call again. Takes what it has
+ * scanned off *budget, in code points, and stops when none is left. There must be a
+ * next piece (end < len). Together the pieces are the text. */
 int mg_split_next(struct mg_split *, size_t *budget);
 
 #endif

@@ -329,7 +329,8 @@ static int add_merge(struct loader *l, size_t i, uint64_t rank,
     return 0;
 }
 
-/* The first line of an old file of merges, which old files of ours may hold as a merge. */
+/* The first line of an old file of merges, which old files of ours may hold as a merge.
+ * */
 static int is_version(const struct mg_json *v) {
     static const char head[] = "#version";
     size_t len;

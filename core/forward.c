@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * forward.c - the forward pass of checkpoint.md over a ragged batch: some rows of some
- * lanes.
+ * forward.c - the forward pass of microgpt-checkpoint(5) over a ragged batch: some rows
+ * of some lanes.
  *
  * Owns one reservation: this struct, activations, logits, then the KV caches of all
  * lanes. Pages that were never written cost nothing. Products run over the rows of all

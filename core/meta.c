@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * meta.c - meta.json, checked field by field (checkpoint.md). Knows nothing of the
- * weights: whether the sizes are those of the tensors is seen when the model binds them.
+ * meta.c - meta.json, checked field by field (microgpt-checkpoint(5)). Knows nothing of
+ * the weights: whether the sizes are those of the tensors is seen when the model binds
+ * them.
  */
 #include "meta.h"
 

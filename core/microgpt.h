@@ -65,8 +65,8 @@ struct mg_model_info {
 };
 
 /* Open the checkpoint directory dir: read meta.json (and tokenizer.json, if it has no
- * chars), map and check weights.safetensors, bind every tensor, choose kernels. opt may be
- * NULL (all defaults). NULL on error. */
+ * chars), map and check weights.safetensors, bind every tensor, choose kernels. opt may
+ * be NULL (all defaults). NULL on error. */
 struct mg_model *mg_model_open(const char *dir, const struct mg_model_options *opt,
                                struct mg_error *err);
 void mg_model_close(struct mg_model *);
@@ -167,13 +167,13 @@ struct mg_job {
                             which is what 0 means */
 };
 
-/* A text that goes on after a prompt, or from bos if job->prompt is NULL: bos ends it. The
- * other members are the caller's. Cannot fail. */
+/* A text that goes on after a prompt, or from bos if job->prompt is NULL: bos ends it.
+ * The other members are the caller's. Cannot fail. */
 void mg_job_text(const struct mg_model *, struct mg_job *);
 
-/* A reply to job->prompt, which is from mg_chat_prompt: end_turn ends it, but not at once;
- * the other role tokens and bos are not drawn. -1 (MG_EINPUT): the model has no chat
- * tokens, none to answer with, or a prompt that leaves no room. */
+/* A reply to job->prompt, which is from mg_chat_prompt: end_turn ends it, but not at
+ * once; the other role tokens and bos are not drawn. -1 (MG_EINPUT): the model has no
+ * chat tokens, none to answer with, or a prompt that leaves no room. */
 int mg_job_chat(const struct mg_model *, struct mg_job *, struct mg_error *err);
 
 enum mg_finish {

@@ -18,8 +18,9 @@ struct mg_text {
 };
 
 void mg_text_init(struct mg_text *, char *buf, size_t cap, int trim);
-/* Append the bytes of one token; ill-formed sequences become U+FFFD (bpe-tokenizer.md
- * 4.2, 4.4). buf must hold 3 * bytes appended + 3 in the worst case. */
+/* Append the bytes of one token; ill-formed sequences become U+FFFD (one for each
+ * maximal ill-formed part, as Unicode 3.9 has it). buf must hold 3 * bytes appended + 3
+ * in the worst case. */
 void mg_text_append(struct mg_text *, const char *bytes, size_t len);
 /* The end: flush what is pending, drop trailing white space (unless trim is 0). */
 void mg_text_finish(struct mg_text *);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * control.h - a reload that tells how it went. The master listens on a socket that is named
- * by its pid; who connects asks for a reload and gets one packet when a reload that began
- * after that is decided. Knows nothing of what a reload is. */
+ * control.h - a reload that tells how it went. The master listens on a socket that is
+ * named by its pid; who connects asks for a reload and gets one packet when a reload
+ * that began after that is decided. Knows nothing of what a reload is. */
 #ifndef CONTROL_H
 #define CONTROL_H
 
@@ -21,8 +21,9 @@ void control_forget(void);
 /* ---- --reload PID ---- */
 
 /* Ask the master with that pid for a reload, wait for the outcome, say it in one line on
- * stdout (it serves) or stderr. Returns the exit code: that of the worker or configuration
- * that was refused, 69 nobody listens there, 75 no answer in five minutes, 77. */
+ * stdout (it serves) or stderr. Returns the exit code: that of the worker or
+ * configuration that was refused, 69 nobody listens there, 75 no answer in five
+ * minutes, 77. */
 int control_reload(const char *pid);
 
 #endif

@@ -24,8 +24,8 @@ struct dialect {
     json_t *(*begin)(const struct request *);
     json_t *(*delta)(const struct request *, int sample, const char *text, size_t len);
     json_t *(*finish)(const struct request *, int sample, enum mg_finish);
-    /* The whole reply into *out, and header lines (each ending in CRLF) into header: 0, or
-     * -1: no memory. Calls body_reset between its pieces. */
+    /* The whole reply into *out, and header lines (each ending in CRLF) into header: 0,
+     * or -1: no memory. Calls body_reset between its pieces. */
     int (*whole)(const struct request *, struct buffer *out, char *header, size_t size);
     json_t *(*error)(int status, const char *text);
 };

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * dialect_native.c - the API of generate and chat: the fields of a body, types first
- * (422), then values (400); and the shape of replies, events and errors (microgpt-api(7)).
- * Knows JSON, nothing of connections or lanes. */
+ * (422), then values (400); and the shape of replies, events and errors
+ * (microgpt-api(7)). Knows JSON, nothing of connections or lanes. */
 #include "dialect.h"
 
 #include <math.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
- * drain.h - how a worker stops serving: nothing new, what is in flight is finished, and no
- * connection is closed that the web server may be writing to. */
+ * drain.h - how a worker stops serving: nothing new, what is in flight is finished, and
+ * no connection is closed that the web server may be writing to. */
 #ifndef DRAIN_H
 #define DRAIN_H
 

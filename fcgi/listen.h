@@ -9,8 +9,8 @@
 #define LISTEN_MAX 16
 
 /* The sockets systemd passed (LISTEN_FDS, LISTEN_PID); their number, 0 if none. Made
- * non-blocking and close-on-exec; the variables are taken out of the environment. One that
- * listen_keep gave to the store is not among them: listen_open takes that. */
+ * non-blocking and close-on-exec; the variables are taken out of the environment. One
+ * that listen_keep gave to the store is not among them: listen_open takes that. */
 int listen_systemd(int fds[LISTEN_MAX]);
 /* 1 if fd 0 is a listening socket (spawn-fcgi, fcgi-pm, StandardInput=socket). It is made
  * non-blocking. */

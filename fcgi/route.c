@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * route.c - path, method, Accept, length and Content-Type, in the order of
- * microgpt-api(7). The path is SCRIPT_NAME, so that a web server may mount the API anywhere (or
- * PATH_INFO, where a CGI server sets it). */
+ * microgpt-api(7). The path is SCRIPT_NAME, so that a web server may mount the API
+ * anywhere (or PATH_INFO, where a CGI server sets it). */
 #include "route.h"
 
 #include <string.h>

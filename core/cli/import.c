@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * import.c - `microgpt import`: a checkpoint from a JSON dump of the microgpt family. What
- * such a dump may look like is known to core/train/import*.c; here it is opened, and the
- * result saved whole or not at all, and checked. */
+ * import.c - `microgpt import`: a checkpoint from a JSON dump of the microgpt family.
+ * What such a dump may look like is known to core/train/import*.c; here it is opened,
+ * and the result saved whole or not at all, and checked. */
 #include "cli.h"
 #include "../train/import.h"
 #include "../train/save.h"

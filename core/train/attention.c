@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * attention.c - causal attention of one document (checkpoint.md, forward pass) by matrix
- * products over blocks of queries: block rows i0 ... i1-1 see keys 0 ... i1-1, so little
- * of the upper triangle is computed. Keys (and, backward, values) of a head are
- * transposed once, so that every product takes its right operand by rows. */
+ * attention.c - causal attention of one document (microgpt-checkpoint(5), forward pass)
+ * by matrix products over blocks of queries: block rows i0 ... i1-1 see keys 0 ...
+ * i1-1, so little of the upper triangle is computed. Keys (and, backward, values) of a
+ * head are transposed once, so that every product takes its right operand by rows. */
 #include "attention.h"
 
 #include "tile.h"

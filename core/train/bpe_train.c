@@ -2,8 +2,8 @@
  * bpe_train.c - see bpe_train.h. The most frequent pair of neighbours is merged in all
  * words, of equally frequent ones the one with the lowest ids, until there are tokens
  * enough. Pairs wait in a queue with the words that they are in; counts change by what a
- * merge takes away and brings up, and an entry whose count has changed is queued anew when
- * it comes to its turn. */
+ * merge takes away and brings up, and an entry whose count has changed is queued anew
+ * when it comes to its turn. */
 #include "bpe_train.h"
 
 #include "../bpe.h"

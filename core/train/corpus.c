@@ -15,7 +15,8 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Special tokens before ids are known. vocab_size - (-BOS) = bos, as in checkpoint.md. */
+/* Special tokens before ids are known. vocab_size - (-BOS) = bos, as in
+ * microgpt-checkpoint(5). */
 enum { BOS = -1, END_TURN = -2, ASSISTANT = -3, USER = -4 };
 enum { N_CODES = 0x110000 };
 

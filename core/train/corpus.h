@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * corpus.h - a text or JSONL file as documents of token ids. Knows the layout of
- * documents (generation.md) and the character vocabulary; nothing of networks but the
+ * documents and the character vocabulary; nothing of networks but the
  * type of a document. */
 #ifndef TRAIN_CORPUS_H
 #define TRAIN_CORPUS_H

@@ -147,7 +147,8 @@ static int plan_head(struct import *im, int in_out) {
     return 0;
 }
 
-/* One matrix of a layer as its shape is; 1 in *as_is or *turned for those that show it. */
+/* One matrix of a layer as its shape is; 1 in *as_is or *turned for those that show it.
+ * */
 static int plan_matrix(struct import *im, int i, int *as_is, int *turned) {
     struct import_tensor *t = &im->tensor[i];
     struct mg_tensor want = mg_tensor_describe(&im->sizes, i);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
- * net.c - forward and backward of a slice (checkpoint.md, forward pass). The R rows of
- * all its documents stand below each other, so that a linear is one matrix product over
- * all of them; only attention goes document by document. Owns the layout of the parameter
- * array and what the forward pass keeps for the backward pass. */
+ * net.c - forward and backward of a slice (microgpt-checkpoint(5), forward pass). The R
+ * rows of all its documents stand below each other, so that a linear is one matrix
+ * product over all of them; only attention goes document by document. Owns the layout
+ * of the parameter array and what the forward pass keeps for the backward pass. */
 #include "net.h"
 
 #include "../gemm.h"

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * net.h - the network of checkpoint.md in float, forward and backward, for training.
- * Parameters are one array; documents of a slice are computed together, one matrix
- * product per linear. Knows nothing of files, text, threads or the optimiser. */
+ * net.h - the network of microgpt-checkpoint(5) in float, forward and backward, for
+ * training. Parameters are one array; documents of a slice are computed together, one
+ * matrix product per linear. Knows nothing of files, text, threads or the optimiser. */
 #ifndef TRAIN_NET_H
 #define TRAIN_NET_H
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * pull.c - see pull.h. A fixed buffer over the file, a stack of the containers that are
  * open, and nothing else: no token is kept but a number's text, so a text of any size and
- * shape costs the same memory. Every refusal of the grammar says line, column and path. */
+ * shape costs the same memory. Every refusal of the grammar says line, column and path.
+ * */
 #include "pull.h"
 
 #include <errno.h>

@@ -8,6 +8,8 @@ deb=$(realpath "$1") out=$2 here=$(dirname "$(realpath "$0")")
 root=$out/root
 rm -rf "$out"
 mkdir -p "$out"
+# $1 below is mmdebstrap's, the root it makes
+# shellcheck disable=SC2016
 mmdebstrap --quiet --variant=minbase \
     --include=nginx-light,libfcgi0ldbl,libjansson4,libedit2,systemd-standalone-sysusers \
     --customize-hook="cp $deb \$1/microgpt.deb" \

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Random checkpoints of any shape, written from checkpoint.md with the standard library alone.
+"""Random checkpoints of any shape, written from microgpt-checkpoint(5) with the standard library alone.
 Weights are uniform with the standard deviation asked for; the same arguments give the same bytes."""
 import array
 import hashlib

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Bodies of the two POSTs: every field, type and bound of http-api.md, and what the replies say."""
+"""Bodies of the two POSTs: every field, type and bound of microgpt-api(7), and what the replies say."""
 import array
 
 import pytest
@@ -236,7 +236,7 @@ def test_generate_has_no_chat_headers_missing_fields(chat_stack):
 
 
 def drop(lengths, block=64):
-    """(tokens dropped, prompt tokens) for messages of so many known characters (generation.md)."""
+    """(tokens dropped, prompt tokens) for messages of so many known characters (microgpt-api(7))."""
     budget = block - block // 4
     costs = [2 + n for n in lengths]
     dropped = 0

@@ -71,7 +71,7 @@ def replies(s):
 @pytest.mark.parametrize("sig", [signal.SIGTERM, signal.SIGINT, signal.SIGQUIT])
 def test_all_streams_end_before_the_service_does(sig):
     with stack.Stack(stack.model(**LONG_MODEL), lanes=8, timeout="120s", drain_timeout="120s") as s:
-        body = {"max_tokens": 1500, **ENDLESS}
+        body = {"max_tokens": 300, **ENDLESS} # over before nginx gives a plain reply up, also on a busy machine
         whole = generate(s.port, body).json()
         streams = [Stream(s.port, GENERATE, body) for _ in range(8)]
         assert all(stream.open() for stream in streams)

@@ -1,5 +1,5 @@
 # SPDX-License-Identifier: Apache-2.0
-"""Routes, methods, Accept, Content-Type, headers, and nginx's own errors: the HTTP side of http-api.md."""
+"""Routes, methods, Accept, Content-Type, headers, and nginx's own errors: the HTTP side of microgpt-api(7)."""
 import re
 import socket
 import threading

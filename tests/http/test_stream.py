@@ -23,7 +23,7 @@ def chat_both(port, body):
 
 
 def test_exact_bytes(chat_stack):
-    """The form of http-api.md, byte for byte."""
+    """The form of microgpt-api(7), byte for byte."""
     body = says("hello", max_tokens=1, temperature=0)
     content = chat(chat_stack.port, body).json()["content"]
     with lib.Stream(chat_stack.port, CHAT, body) as s:

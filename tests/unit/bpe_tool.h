@@ -17,8 +17,8 @@ struct bpe_way {
     int most;
 };
 
-/* All ids of text, *n of them, in new memory. The scratch is as large as it must be and no
- * larger, and what run promises is checked at every slice. */
+/* All ids of text, *n of them, in new memory. The scratch is as large as it must be and
+ * no larger, and what run promises is checked at every slice. */
 int32_t *bpe_encode(const struct mg_tokenizer *, const char *text, size_t len,
                     struct bpe_way way, size_t *n);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * make_model.h - random checkpoints for tests, written to a temporary folder as
- * checkpoint.md says. Uses nothing of core. A failing system call ends the test
+ * microgpt-checkpoint(5) says. Uses nothing of core. A failing system call ends the test
  * program. */
 #ifndef MAKE_MODEL_H
 #define MAKE_MODEL_H

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * oracle.h - a second forward pass, plain and in double, written from checkpoint.md
- * alone. It shares no code with core and is what core is compared with. A bad file ends
- * the test. */
+ * oracle.h - a second forward pass, plain and in double, written from
+ * microgpt-checkpoint(5) alone. It shares no code with core and is what core is
+ * compared with. A bad file ends the test. */
 #ifndef ORACLE_H
 #define ORACLE_H
 

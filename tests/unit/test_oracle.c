@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_oracle.c - logits of core against the double oracle, within 1e-4 absolute + 1e-4
- * relative (generation.md, "Arithmetic"), over random checkpoints of every shape and
+ * relative (microgpt-api(7), "Arithmetic"), over random checkpoints of every shape and
  * dtype. Prompts are fed in chunks, so prefill and decode are both compared. */
 #include <setjmp.h>
 #include <stdarg.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * test_sampler.c - random state and choice of a token against generation.md written out
+ * test_sampler.c - random state and choice of a token against microgpt-api(7) written out
  * again with long doubles, on every instruction set; and the edges: ties, u near 0 and 1,
  * everything suppressed but one, temperatures that leave no middle. */
 #include <setjmp.h>

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_tensors.c - the table of tensors against a list written by hand: names, shapes,
- * where each stands in one array of all, and that every place of a model is given once. */
+ * where each stands in one array of all, and that every place of a model is given once.
+ * */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
  * test_text.c - bytes to whole, trimmed characters: white space, ill-formed sequences
- * (bpe-tokenizer.md 4.2 and 4.4), any split, and that what was visible stays as it
- * was. */
+ * (one U+FFFD for each maximal ill-formed part), any split, and that what was visible
+ * stays as it was. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>

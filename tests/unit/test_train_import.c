@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * test_train_import.c - the importer of dumps where a program cannot reach: every
- * allocation failed, every byte of a dump changed, a spool that cannot be written. What it makes of
- * which dump is tests/cli/test_import.py's. */
+ * allocation failed, every byte of a dump changed, a spool that cannot be written. What
+ * it makes of which dump is tests/cli/test_import.py's. */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
