@@ -15,6 +15,7 @@ TOOLS = ("systemd,systemd-dev,nginx-light,curl,ca-certificates,procps,make,gcc,l
          "dpkg-dev,libfcgi-dev,libjansson-dev,libblis-pthread-dev,libedit-dev,libcmocka-dev,python3,python3-pytest,"
          "spawn-fcgi,mandoc,util-linux,iproute2,systemd-sysv,dbus,openssl")
 DEB = "DEB_BUILD_OPTIONS='parallel=2 noautodbgsym' make -s --no-print-directory deb"
+PROGRAMS = "usr/bin/microgpt", "usr/sbin/microgpt-fcgi"
 CONFFILES = "etc/microgpt/microgpt.conf", "etc/nginx/conf.d/microgpt.conf"
 
 
@@ -75,13 +76,19 @@ class Package:
         tags = re.findall(r"^[EWI]: .*", self.said, re.M)
         assert not tags and "not checked" not in self.said, self.said[-1500:]
 
+    def given(self, deb):
+        """Built before; its programs serve for those of make."""
+        shutil.copy(deb, self.out / "microgpt-serve_given.deb")
+        subprocess.run(["dpkg-deb", "-x", deb, self.out / "x"], check=True)
+        for program in PROGRAMS:
+            shutil.copy(self.out / "x" / program, self.programs)
+
     def take(self):
         """The package is there: the programs of make, and the older one."""
         self.deb = next(self.out.glob("microgpt-serve_*.deb"))
         if self.is_here:
-            for program in ("microgpt", "microgpt-fcgi"):
-                shutil.copy(BUILD / program, self.programs)
-        assert (self.programs / "microgpt-fcgi").exists(), "a package that was given is for the Debian this is"
+            for program in PROGRAMS:
+                shutil.copy(BUILD / Path(program).name, self.programs)
         self.older = older(self.deb)
 
 

@@ -83,7 +83,7 @@ class Service(Scene):
             m.run(repair)
             m.run(f"systemctl reload {UNIT}")
             self.serves()
-        assert master == self.master() and f"restarts_total 0\n" in self.curl("", "/microgpt/metrics")[2]
+        assert master == self.master() and "restarts_total 0\n" in self.curl("", "/microgpt/metrics")[2]
         m.run(f"rm -r {MODELS}/cut")
 
     @point("2: reload returns when the new model serves")
@@ -192,7 +192,7 @@ class Service(Scene):
         m.run(f"cp -r {DEMO} {MODELS}/closed; chmod 700 {MODELS}/closed")
         ask = lambda more: m.run(f"{AS_SERVICE} microgpt-fcgi -t -c {CONF} {more}", check=False)
         assert ask("").code == 0, ask("").out
-        for more, code, word in (("--timeout=60s", 78, "drain_timeout"), (f"--model_dir={MODELS}/closed", 77, "closed"),
+        for more, code, word in (("--timeout=60s", 78, "drain_timeout"), (f"--model_dir={MODELS}/closed", 66, "closed/meta.json: Permission denied"),
                                  ("--socket_group=adm", 77, "adm"), ("--socket_group=nosuch", 78, "nosuch"),
                                  ("--listen=unix:/run/nowhere/s", 78, "/run/nowhere"), ("--listen=unix:/root/s", 77, "/root")):
             done = ask(more)

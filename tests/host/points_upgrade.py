@@ -39,7 +39,8 @@ class Upgrade(Scene):
     @point("3: upgrade under load, conffiles changed by the operator are kept; @names follows")
     def changed(self):
         self.m.run(f"echo workers = 1 >> {CONF}; sed -i 's/keepalive 16;/keepalive 8;/' {HTTP_CONF}; "
-                   f"systemctl restart {UNIT}; systemctl reload nginx")
+                   f"systemctl restart {UNIT}")
+        self.nginx()
         self.follows(f"{INSTALL} -o Dpkg::Options::=--force-confold /root/new.deb")
         assert "workers = 1" in self.m.read(CONF) and "keepalive 8;" in self.m.read(HTTP_CONF)
         self.m.run(f"test -e {CONF}.dpkg-dist && test -e {HTTP_CONF}.dpkg-dist")

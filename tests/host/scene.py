@@ -71,6 +71,9 @@ class Scene:
         self.believe_the_proxy()
         self.serves()
 
+    def tidy(self):
+        """After a point that failed: what it left is not in the way of the others."""
+
     # ---- nginx ----
 
     def site(self, include):
