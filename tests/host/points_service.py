@@ -3,6 +3,7 @@
 every mode with its hardening, and -t."""
 import re
 
+import tools
 from scene import AS_SERVICE, CHAT, CONF, CURRENT, DEMO, INCLUDE, INSTALL, JSON, MODELS, UNIT, EXAMPLES, Scene, point
 
 
@@ -15,7 +16,10 @@ class Service(Scene):
         assert not re.search(r"(?i)error|fail|could not|warning", out), out
         last = "\n".join(out.splitlines()[-8:])
         assert all(word in last for word in ("include snippets/microgpt[.]conf;", "curl ", MODELS)), out
-        self.m.run(f"systemctl is-active {UNIT} && systemctl is-enabled {UNIT}")
+        m = self.m
+        m.run(f"systemctl is-active {UNIT} && systemctl is-enabled {UNIT} && id microgpt && microgpt check {CURRENT}")
+        assert m.run("stat -c '%a %U %G' /run/microgpt/fcgi.sock").out == "660 microgpt www-data\n"
+        assert m.run(f"readlink {CURRENT}; dpkg -L microgpt-serve | grep -c 'man[0-9]/.*gz'").out.split() == [DEMO, "5"]
 
     @point("1: after the one include line the demo answers, and the site is as it was")
     def include(self):
@@ -34,6 +38,12 @@ class Service(Scene):
         assert self.curl(CHAT)[0] == 400  # that model is for no chat
         self.m.run(f"rm -r {MODELS}/my-model; ln -sfn {DEMO} {CURRENT} && systemctl reload {UNIT}")
         self.serves()
+
+    @point("12: the metrics, as promtool likes them")
+    def metrics(self):
+        text = self.curl("", "/microgpt/metrics")[2]
+        assert "microgpt_model_info" in text
+        tools.promtool("check", "metrics", given=text)
 
     @point("2: start, stop, restart, reload in any order")
     def any_order(self):

@@ -33,8 +33,8 @@ tests:
 """
 
 
-def promtool(*arguments, cwd=EXAMPLES):
-    done = subprocess.run(["promtool", *arguments], cwd=cwd, capture_output=True, text=True)
+def promtool(*arguments, cwd=EXAMPLES, given=None):
+    done = subprocess.run(["promtool", *arguments], cwd=cwd, input=given, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
