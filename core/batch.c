@@ -26,6 +26,7 @@ struct lane {
     int32_t end;     /* the token that ends the text */
     int suppress[MG_MAX_SUPPRESS + 1]; /* [n_suppress], for the first token [n_first] */
     int n_suppress, n_first;
+    int spelled; /* as the job's */
     int used, held;
     char *buf; /* [text_cap] */
 };
@@ -189,7 +190,8 @@ static void copy_suppressed(struct lane *l, const struct mg_job *job) {
 static void start_lane(const struct mg_batch *b, struct lane *l,
                        const struct mg_job *job) {
     const struct mg_model *m = b->model;
-    int compat = m->options.compat_05, room = m->info.block_size - job->n_prompt + 1;
+    int compat_05 = m->options.compat_05, compat = compat_05 || m->options.compat_06;
+    int room = m->info.block_size - job->n_prompt + 1;
     for (int i = 0; i < job->n_prompt; i++) l->tokens[i] = job->prompt[i];
     l->n_tokens = job->n_prompt;
     l->end = job->end;
@@ -199,7 +201,9 @@ static void start_lane(const struct mg_batch *b, struct lane *l,
                    : room;
     l->pos = 0;
     l->out = (struct mg_output){.text = l->buf, .n_prompt = l->n_tokens};
-    mg_text_init(&l->text, l->buf, b->text_cap, !compat);
+    mg_text_init(&l->text, l->buf, b->text_cap, !compat_05);
+    l->text.strip = job->strip;
+    l->spelled = job->spelled;
     mg_sampler_init(&l->sampler, job->seed, job->sampling.temperature, compat);
 }
 
@@ -303,9 +307,12 @@ static int gather_spans(struct mg_batch *b) {
 static enum mg_finish append_token(const struct mg_batch *b, struct lane *l, int token) {
     if (token < 0) return MG_FAULT;
     if (token == l->end) return MG_STOP;
+    const struct mg_tokenizer *t = b->model->tokenizer;
     size_t len;
-    const char *bytes = mg_tokenizer_text(b->model->tokenizer, token, &len);
+    const char *bytes = l->spelled ? mg_tokenizer_spelling(t, token, &len)
+                                   : mg_tokenizer_text(t, token, &len);
     mg_text_append(&l->text, bytes, len);
+    if (l->spelled) mg_text_break(&l->text);
     l->tokens[l->n_tokens++] = token;
     l->out.n_generated++;
     return l->out.n_generated == l->limit ? MG_LENGTH : MG_RUNNING;

@@ -11,8 +11,9 @@
 #include "text.h"
 
 enum {
-    MIN_BLOCK = 6, /* bos, role, one token, end_turn, assistant = 5 = 6 - 6 / 4 */
-    CHUNK = 256,   /* ids that the tokenizer hands over at once */
+    MIN_BLOCK = 6,    /* bos, role, one token, end_turn, assistant = 5 = 6 - 6 / 4 */
+    MIN_BLOCK_06 = 4, /* bos before the 3 that are left of a prompt which is cut */
+    CHUNK = 256,      /* ids that the tokenizer hands over at once */
     MAX_CONTENT = 256 << 10, /* bytes, where the tokenizer needs memory for its text */
 };
 
@@ -72,6 +73,10 @@ void mg_prompt_free(struct mg_prompt *p) {
 
 /* ---- encoding ---------------------------------------------------------------------- */
 
+static int is_compat(const struct mg_model *m) {
+    return m->options.compat_05 || m->options.compat_06;
+}
+
 static void put_id(struct mg_prompt *p, int32_t id) {
     p->ring[p->next++] = id;
     p->total++;
@@ -99,7 +104,7 @@ static void begin_message(struct mg_prompt *p) {
 static int end_message(struct mg_prompt *p, struct mg_error *err) {
     if (!p->model->options.compat_05 && p->blank)
         return mg_fail(err, MG_EINPUT, "messages[%zu]: content is blank", p->at);
-    if (!p->model->options.compat_05 && p->n_content == 0)
+    if (!is_compat(p->model) && p->n_content == 0)
         return mg_fail(err, MG_EINPUT,
                        "messages[%zu]: no character of content is known to this model",
                        p->at);
@@ -157,8 +162,8 @@ static void cut_prompt(struct mg_prompt *p) {
     p->dropped = all - (uint64_t)p->n_tokens;
 }
 
-/* The reference 0.5.0 has no bos and cuts behind the first end_turn at or after id
- * total - budget. */
+/* The reference has no bos and cuts behind the first end_turn at or after id total -
+ * budget; since 0.6 it begins what is left with bos. */
 static void cut_compat(struct mg_prompt *p) {
     uint64_t budget = budget_of(p->model), from = 0;
     if (p->total > budget) {
@@ -167,6 +172,8 @@ static void cut_compat(struct mg_prompt *p) {
         while (i < p->total && id_at(p, i) != p->model->tokenizer->end_turn) i++;
         if (i < p->total) from = i + 1;
     }
+    if (from > 0 && p->model->options.compat_06)
+        p->tokens[p->n_tokens++] = p->model->tokenizer->bos;
     copy_tail(p, from);
     p->dropped = from;
 }
@@ -176,11 +183,14 @@ static void cut_compat(struct mg_prompt *p) {
 static int check_chat(const struct mg_model *m, size_t n, struct mg_error *err) {
     if (!m->info.has_chat)
         return mg_fail(err, MG_EINPUT, "model was not trained with chat tokens");
-    if (!m->options.compat_05 && m->info.block_size < MIN_BLOCK)
+    int least = m->options.compat_05   ? 0
+                : m->options.compat_06 ? MIN_BLOCK_06
+                                       : MIN_BLOCK;
+    if (m->info.block_size < least)
         return mg_fail(
             err, MG_EINPUT,
             "the model's context of %d tokens is too short for chat, which needs %d",
-            m->info.block_size, MIN_BLOCK);
+            m->info.block_size, least);
     if (n == 0)
         return mg_fail(err, MG_EINPUT, "messages: at least one message is needed");
     return 0;
@@ -217,7 +227,7 @@ int mg_prompt_advance(struct mg_prompt *p, size_t budget, struct mg_error *err) 
     }
     if (p->at < p->n_messages) return 1;
     put_id(p, p->model->tokenizer->assistant);
-    if (p->model->options.compat_05)
+    if (is_compat(p->model))
         cut_compat(p);
     else
         cut_prompt(p);

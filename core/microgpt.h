@@ -50,6 +50,7 @@ enum mg_kv { MG_KV_F32, MG_KV_F16 };
 struct mg_model_options {
     enum mg_kernels kernels;
     int compat_05; /* 1: generation follows the reference implementation 0.5.0 */
+    int compat_06; /* 1: ... 0.6.0, the first with format B; at most one of the two */
 };
 
 struct mg_model_info {
@@ -62,6 +63,7 @@ struct mg_model_info {
     const char *tokenizer;   /* "char", "bpe" */
     const char *kernels;     /* "avx512", "avx2", "neon", "plain", "blis" */
     size_t max_sample_bytes; /* longest text of one lane */
+    double temperature;      /* of who does not say one */
 };
 
 /* Open the checkpoint directory dir: read meta.json (and tokenizer.json, if it has no
@@ -106,7 +108,8 @@ int mg_text_is_blank(const char *text, size_t len);
 /* The prompt of a chat in the making: bos, then for each message its role, the tokens of
  * its content and end_turn, then assistant. What is over block_size - block_size / 4
  * tokens is dropped from the front in whole messages; of a last message that is too long
- * alone the end stays. (compat 0.5: no bos, and its own way to cut.) One at a time,
+ * alone the end stays. (compat 0.5 and 0.6: no bos, or only in front of what was cut, and
+ * their own way to cut.) One at a time,
  * reused for the next; all memory is taken in mg_prompt_new. */
 struct mg_prompt;
 
@@ -165,6 +168,9 @@ struct mg_job {
     uint64_t seed;       /* sample i of a request: seed + i */
     uint64_t max_tokens; /* capped at one for each position from the prompt's last on,
                             which is what 0 means */
+    int spelled;         /* 1: each token's text stands alone (half a character is
+                            U+FFFD), and special tokens have what spells them */
+    int strip;           /* 1: the text does not begin with ASCII punctuation */
 };
 
 /* A text that goes on after a prompt, or from bos if job->prompt is NULL: bos ends it.
@@ -187,7 +193,7 @@ enum mg_finish {
 struct mg_output {
     const char *text; /* whole UTF-8 characters; valid until the lane is released */
     size_t len;       /* bytes that are final: trailing white space is held back while
-                          running and dropped at the end (kept in compat mode); grows
+                          running and dropped at the end (kept in compat 0.5); grows
                           only */
     int n_prompt;     /* prompt tokens */
     int n_prefilled;  /* ... of which so many are computed */

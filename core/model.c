@@ -44,7 +44,7 @@ static int read_bpe(struct mg_model *m, int dirfd, const char *path,
                    m->tokenizer->vocab_size, m->info.vocab_size);
 }
 
-/* Format B: byte-level BPE. The reference 0.5.0 had none. */
+/* Format B: byte-level BPE. The reference 0.5.0 had none, and 0.6 has nothing else. */
 static int load_bpe(struct mg_model *m, int dirfd, const char *dir,
                     struct mg_error *err) {
     if (m->options.compat_05)
@@ -62,6 +62,12 @@ static int load_bpe(struct mg_model *m, int dirfd, const char *dir,
 /* Format A: the characters of meta.json. */
 static int load_chars(struct mg_model *m, const struct mg_meta *meta, const char *dir,
                       struct mg_error *err) {
+    if (m->options.compat_06)
+        return mg_fail(
+            err, MG_EFILE,
+            "%s: found chars in meta.json (format A), expected a BPE tokenizer "
+            "(tokenizer.json, format B), to which compat 0.6 belongs",
+            dir);
     m->tokenizer = mg_tokenizer_chars(meta->chars, meta->n_chars, meta->has_chat, err);
     if (!m->tokenizer) return -1;
     if (!meta->has_bpe) return 0;
@@ -162,10 +168,21 @@ static void describe_tensors(struct mg_model *m) {
             m->info.dtype = "mixed";
 }
 
+/* Special tokens included. */
+static size_t longest_spelling(const struct mg_tokenizer *t) {
+    size_t longest = 0, len;
+    for (int32_t id = 0; id < t->vocab_size; id++) {
+        mg_tokenizer_spelling(t, id, &len);
+        if (len > longest) longest = len;
+    }
+    return longest;
+}
+
 /* The text of block_size tokens, and an unfinished character that becomes U+FFFD. */
-static size_t sample_bytes(const struct mg_model_info *info,
-                           const struct mg_tokenizer *t) {
-    return (size_t)info->block_size * t->growth * t->max_bytes + 3;
+static size_t sample_bytes(const struct mg_model *m) {
+    const struct mg_tokenizer *t = m->tokenizer;
+    size_t longest = m->options.compat_06 ? longest_spelling(t) : t->max_bytes;
+    return (size_t)m->info.block_size * t->growth * longest + 3;
 }
 
 static int describe_model(struct mg_model *m, struct mg_error *err) {
@@ -173,7 +190,8 @@ static int describe_model(struct mg_model *m, struct mg_error *err) {
     describe_tensors(m);
     mg_weights_map(m->weights, &info->weights_bytes);
     info->max_token_bytes = m->tokenizer->max_bytes;
-    info->max_sample_bytes = sample_bytes(info, m->tokenizer);
+    info->max_sample_bytes = sample_bytes(m);
+    info->temperature = m->options.compat_06 ? 0.8 : 0.5;
     info->tokenizer = m->tokenizer->name;
     info->kernels = m->ops->name;
     if (strcmp(m->ops->name, "plain")) return 0;

@@ -8,9 +8,9 @@
 #include "ops.h"
 
 void mg_sampler_init(struct mg_sampler *s, uint64_t seed, double temperature,
-                     int compat_05) {
+                     int compat) {
     uint64_t z = seed;
-    if (!compat_05) { /* splitmix64: near seeds get far states */
+    if (!compat) { /* splitmix64: near seeds get far states */
         z += 0x9E3779B97F4A7C15u;
         z = (z ^ z >> 30) * 0xBF58476D1CE4E5B9u;
         z = (z ^ z >> 27) * 0x94D049BB133111EBu;

@@ -11,8 +11,7 @@ struct mg_sampler {
     double temperature;
 };
 
-void mg_sampler_init(struct mg_sampler *, uint64_t seed, double temperature,
-                     int compat_05);
+void mg_sampler_init(struct mg_sampler *, uint64_t seed, double temperature, int compat);
 
 /* Token for logits[n]. suppress: ids that may not be drawn, n_suppress of them (< n).
  * scratch: n doubles (rounded up to a multiple of 16), 64-byte aligned. -1 when a logit

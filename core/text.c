@@ -42,6 +42,21 @@ void mg_text_init(struct mg_text *t, char *buf, size_t cap, int trim) {
     *t = (struct mg_text){.buf = buf, .cap = cap, .trim = trim};
 }
 
+static int is_punctuation(uint32_t c) {
+    return (c >= 0x21 && c <= 0x2F) || (c >= 0x3A && c <= 0x40) ||
+           (c >= 0x5B && c <= 0x60) || (c >= 0x7B && c <= 0x7E);
+}
+
+/* Is c, with nothing before it, one more that is left out? A run of punctuation is, once,
+ * and the white space around it. */
+static int is_stripped(struct mg_text *t, uint32_t c, int space) {
+    enum { BEFORE = 1, WITHIN, AFTER }; /* the punctuation, in strip */
+    if (t->strip == WITHIN && space) t->strip = AFTER;
+    if (space || (t->strip != BEFORE && t->strip != WITHIN)) return space;
+    t->strip = is_punctuation(c) ? WITHIN : 0;
+    return t->strip;
+}
+
 /* One whole character of n bytes. White space is not visible before something follows it,
  * and is not even kept before something precedes it. */
 static void put_char(struct mg_text *t, const unsigned char *s, int n) {
@@ -50,7 +65,7 @@ static void put_char(struct mg_text *t, const unsigned char *s, int n) {
         uint32_t c;
         mg_utf8_next((const char *)s, (const char *)s + n, &c);
         space = mg_is_white_space(c);
-        if (space && t->len == 0) return;
+        if (t->len == 0 && is_stripped(t, c, space)) return;
     }
     if (t->cap - t->len < (size_t)n) /* the caller's arithmetic is wrong: lose, never
                                         overrun */
@@ -105,7 +120,11 @@ void mg_text_append(struct mg_text *t, const char *bytes, size_t len) {
     for (size_t i = 0; i < len; i++) put_byte(t, (unsigned char)bytes[i]);
 }
 
-void mg_text_finish(struct mg_text *t) {
+void mg_text_break(struct mg_text *t) {
     if (t->n_pending > 0) put_replacement(t);
+}
+
+void mg_text_finish(struct mg_text *t) {
+    mg_text_break(t);
     t->len = t->visible; /* without trim the two are equal */
 }

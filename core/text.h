@@ -12,7 +12,9 @@ struct mg_text {
     size_t len;     /* bytes held */
     size_t visible; /* bytes that are final: ends at a character, no trailing white
                        space */
-    int trim;       /* 0: keep white space at both ends (compat mode) */
+    int trim;       /* 0: keep white space at both ends (compat 0.5) */
+    int strip;      /* set it after init, with trim: what comes first of the text is not
+                  ASCII punctuation, nor white space behind that (compat 0.6) */
     unsigned char pending[4]; /* an unfinished character */
     int n_pending;
 };
@@ -22,6 +24,8 @@ void mg_text_init(struct mg_text *, char *buf, size_t cap, int trim);
  * maximal ill-formed part, as Unicode 3.9 has it). buf must hold 3 * bytes appended + 3
  * in the worst case. */
 void mg_text_append(struct mg_text *, const char *bytes, size_t len);
+/* What is pending will not be finished: it becomes U+FFFD. */
+void mg_text_break(struct mg_text *);
 /* The end: flush what is pending, drop trailing white space (unless trim is 0). */
 void mg_text_finish(struct mg_text *);
 

@@ -20,24 +20,23 @@
 #include "title.h"
 #include "worker.h"
 
-#define START_LIMIT                                                                      \
-    (120 * NS_PER_S) /* exec to ready; a model from a slow disk is read once */
-#define STALE_TWICE                                                                      \
-    (1 * NS_PER_S) /* stuck at two looks so far apart: not the machine's pause */
+/* Fork to ready: a model from a slow disk is read once. */
+#define START_LIMIT (120 * NS_PER_S)
+/* Stuck at two looks so far apart: not the machine's pause. */
+#define STALE_TWICE (1 * NS_PER_S)
 
 static struct child list[METRICS_SLOTS];
 static int n_children;
 static int master_signal_fd = -1;
-static sigset_t mask;
 
-void children_init(int signal_fd, const sigset_t *original_mask) {
+void children_init(int signal_fd) {
     master_signal_fd = signal_fd;
-    mask = *original_mask;
 }
 
 /* ---- start ---- */
 
-/* In the child. Leaves by exit, so that what was registered for it runs. */
+/* In the child. The master's signals stay blocked: the worker lets them in when it has its
+ * handlers. Leaves by exit, so that what was registered for it runs. */
 static void run_child(const struct child_start *s, int slot, int words_fd, pid_t master) {
     char who[32];
     prctl(PR_SET_PDEATHSIG, SIGTERM);
@@ -52,11 +51,12 @@ static void run_child(const struct child_start *s, int slot, int words_fd, pid_t
     if (log_open(s->config)) log_warn("%s: %s", s->config->log_file, strerror(errno));
     title_set("microgpt-fcgi: worker %d (%s)", s->number, s->model);
     metrics_use_slot(slot);
-    sigprocmask(SIG_SETMASK, &mask, NULL);
     struct worker_start start = {.config = s->config,
                                  .listen_fds = s->listen_fds,
                                  .n_listen = s->n_listen,
-                                 .master_fd = words_fd};
+                                 .master_fd = words_fd,
+                                 .master = master,
+                                 .handover = s->handover};
     exit(worker_run(&start));
 }
 
@@ -84,14 +84,12 @@ int children_start(const struct child_start *s) {
         return -1;
     }
     metrics_slot_pid(slot, pid);
-    int64_t now = clock_ns();
     list[n_children++] = (struct child){.pid = pid,
                                         .number = s->number,
                                         .generation = s->generation,
                                         .slot = slot,
                                         .words_fd = words[0],
-                                        .started_ns = now,
-                                        .kill_ns = now + START_LIMIT};
+                                        .kill_ns = clock_ns() + START_LIMIT};
     return 0;
 }
 
@@ -100,8 +98,17 @@ int children_start(const struct child_start *s) {
 static void become_ready(struct child *c) {
     if (c->state != CHILD_STARTING) return;
     c->state = CHILD_READY;
-    c->was_ready = 1;
+    c->ready_ns = clock_ns();
     c->kill_ns = INT64_MAX;
+}
+
+static void take_words(struct child *c, const char *words) {
+    for (; *words; words++) switch (*words) {
+        case WORKER_SAYS_READY: become_ready(c); break;
+        case WORKER_SAYS_TIRED: c->tired = 1; break;
+        case WORKER_SAYS_FAILED: snprintf(c->why, sizeof c->why, "%s", words + 1); return;
+        default: return;
+        }
 }
 
 /* Take what one child has said. */
@@ -110,14 +117,10 @@ static void hear(struct child *c) {
     ssize_t n;
     while (c->words_fd >= 0 && (n = read(c->words_fd, words, sizeof words - 1)) >= 0) {
         words[n] = 0;
-        if (n == 0) { /* it ends and will be reaped */
-            close(c->words_fd);
-            c->words_fd = -1;
-        } else if (*words == WORKER_SAYS_READY) {
-            become_ready(c);
-        } else if (*words == WORKER_SAYS_FAILED) {
-            snprintf(c->why, sizeof c->why, "%s", words + 1);
-        }
+        take_words(c, words);
+        if (n > 0) continue;
+        close(c->words_fd); /* it ends and will be reaped */
+        c->words_fd = -1;
     }
 }
 
@@ -140,6 +143,14 @@ int children_reap(struct child *ended, int *status) {
     return 0;
 }
 
+void children_describe(int status, char *out, size_t size) {
+    if (WIFSIGNALED(status))
+        snprintf(out, size, "was killed by signal %d (%s)", WTERMSIG(status),
+                 strsignal(WTERMSIG(status)));
+    else
+        snprintf(out, size, "ended with code %d", WEXITSTATUS(status));
+}
+
 /* ---- ends ---- */
 
 void children_drain(struct child *c, int64_t kill_ns) {
@@ -156,7 +167,7 @@ void children_signal_all(int signal) {
 /* 1 if the loop of c has not moved for watchdog_ns, seen twice. */
 static int is_stuck(struct child *c, int64_t now, int64_t watchdog_ns) {
     int64_t age = now - metrics_slot_heartbeat(c->slot);
-    if (!watchdog_ns || !c->was_ready || age < watchdog_ns) {
+    if (!watchdog_ns || !c->ready_ns || age < watchdog_ns) {
         c->stale_ns = 0;
         return 0;
     }
@@ -190,9 +201,17 @@ struct child *children_get(int i) {
 struct child *children_find(int generation, int number) {
     for (int i = 0; i < n_children; i++)
         if (list[i].generation == generation && list[i].number == number &&
-            list[i].state != CHILD_DRAINING)
+            list[i].state != CHILD_DRAINING && !list[i].tired)
             return &list[i];
     return NULL;
+}
+
+int children_serves(int generation, int number) {
+    for (int i = 0; i < n_children; i++)
+        if (list[i].generation == generation && list[i].number == number &&
+            list[i].state == CHILD_READY)
+            return 1;
+    return 0;
 }
 
 int children_count(int generation, enum child_state state) {
@@ -215,7 +234,7 @@ int64_t children_deadline(int64_t now, int64_t watchdog_ns) {
     for (int i = 0; i < n_children; i++) {
         const struct child *c = &list[i];
         if (c->kill_ns < first) first = c->kill_ns;
-        if (!watchdog_ns || !c->was_ready) continue;
+        if (!watchdog_ns || !c->ready_ns) continue;
         int64_t stale = c->stale_ns ? c->stale_ns + STALE_TWICE
                                     : metrics_slot_heartbeat(c->slot) + watchdog_ns;
         if (stale < first) first = stale;

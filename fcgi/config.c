@@ -15,8 +15,6 @@
 #include "config_keys.h"
 #include "machine.h"
 
-#define MAX_KEYS 32
-
 struct origin {
     char text[300]; /* "default", "FILE:LINE", "environment NAME", "flag --key" */
     int line;       /* in the file being read, 0 = not from it */
@@ -25,7 +23,7 @@ struct origin {
 /* One load under way; becomes `loaded` when it went well. */
 struct load {
     struct config config;
-    struct origin origin[MAX_KEYS];
+    struct origin origin[CONFIG_MAX_KEYS];
     char *error;
     size_t error_size;
 };
@@ -61,7 +59,6 @@ static void set_origin(struct load *l, const struct config_key *key, int line,
 /* ---- defaults ---- */
 
 static int apply_defaults(struct load *l) {
-    _Static_assert(MAX_KEYS >= 24, "room for every key");
     char why[400];
     for (int i = 0; i < config_n_keys; i++) {
         const struct config_key *key = &config_keys[i];

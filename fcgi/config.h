@@ -39,7 +39,7 @@ struct config {
     int log_format;      /* enum log_format */
     char log_file[4096]; /* "" = stderr */
     char metrics[4096];  /* "" = shared memory of the master */
-    int compat_05;       /* 1: compat = 0.5 */
+    int compat;          /* 1: 0.5, 2: 0.6 */
 };
 
 /* What the command line asks for besides keys. */

@@ -68,10 +68,12 @@ const struct config_key config_keys[] = {
      "stderr or a file, opened again on USR1"},
     {"metrics", KEY_TEXT, AT(metrics), 0, ROOM(metrics), "memory", "memory", NULL,
      "counters: memory of our master, or a file that workers without our master share"},
-    {"compat", KEY_CHOICE, AT(compat_05), 0, 0, "none", NULL, "none 0.5",
-     "generation exactly as the reference implementation 0.5.0"},
+    {"compat", KEY_CHOICE, AT(compat), 0, 0, "none", NULL, "none 0.5 0.6",
+     "generation exactly as the reference implementation 0.5.0 (format A) or 0.6 (BPE)"},
 };
 const int config_n_keys = sizeof config_keys / sizeof *config_keys;
+_Static_assert(sizeof config_keys / sizeof *config_keys <= CONFIG_MAX_KEYS,
+               "raise CONFIG_MAX_KEYS");
 
 const struct config_key *config_key_find(const char *name, size_t len) {
     for (int i = 0; i < config_n_keys; i++) {

@@ -27,6 +27,7 @@ struct config_key {
     const char *help;  /* one line, lower case, no full stop */
 };
 
+enum { CONFIG_MAX_KEYS = 32 }; /* room for tables beside this one */
 extern const struct config_key config_keys[];
 extern const int config_n_keys;
 

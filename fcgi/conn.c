@@ -1,20 +1,15 @@
 /* SPDX-License-Identifier: Apache-2.0
- * conn.c - connections: accepting, reading whole requests, sending what sockets take,
- * parking. The only file that knows libfcgi. libfcgi's own accept loop is not used: it
- * spins and blocks under signals and silent peers.
+ * conn.c - requests on connections: reading them whole, sending what sockets take,
+ * parking. libfcgi's own accept loop is not used: it spins and blocks under signals and
+ * silent peers.
  *
  * Two ways in. A request that has arrived completely, the normal case, is peeked at,
  * scanned, and then read by libfcgi from the socket itself. One that comes in pieces is
  * gathered in a memfd, and libfcgi reads that. Either way libfcgi's blocking reads find
  * every byte they ask for. */
-#include "conn.h"
-
-#include "record.h"
+#include "conn_peer.h"
 
 #include <errno.h>
-#include <fcgiapp.h>
-#include <netinet/in.h>
-#include <netinet/tcp.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -22,200 +17,12 @@
 #include <unistd.h>
 
 enum {
-    PEEK = 64 << 10,      /* a request up to this size needs no memfd */
     PIECE = 8000,         /* bytes handed to libfcgi at once: one record, one write */
     CREDIT = 32 << 10,    /* bytes a writable socket is known to take (both kinds of
                              socket take more) */
     WRITE_COST = 1 << 10, /* what the kernel books for one small write besides its
                              bytes */
-    SPOOLS = 8,           /* requests gathered in memfds at one time */
-    SPOOL_STEP = 1 << 20, /* bytes gathered from one connection before others get their
-                             turn */
 };
-
-struct peer {
-    struct conn pub; /* first: conn_* casts back */
-    struct conn_pool *pool;
-    FCGX_Request fcgi;
-    struct record_scan scan;
-    int live_at;    /* its place in pool->live */
-    int cgi;        /* stdin and stdout instead of a socket */
-    int spool;      /* memfd with the records so far; -1 = none */
-    int starved;    /* waits for a free spool */
-    int input_done; /* stdin is read to its end, ipcFd is the socket */
-    int trailing;   /* bytes after the request: not a connection to keep */
-    int keep;       /* what conn_end was told */
-    long credit;
-    char *owed; /* malloc'd, [owed_at, owed_len) is unsent */
-    size_t owed_at, owed_len, owed_cap;
-};
-
-struct conn_pool {
-    struct peer *peer;   /* [max] */
-    struct peer **live;  /* [max], the first n_live are open */
-    struct peer **spare; /* [max], the first max - n_live are free */
-    int max, n_live, n_spool, n_starved;
-    size_t max_body;
-    unsigned char peek[PEEK];
-};
-
-static struct peer *peer_of(const struct conn *c) {
-    return (struct peer *)c;
-}
-
-struct conn_pool *conn_pool_new(int max, size_t max_body) {
-    struct conn_pool *p = calloc(1, sizeof *p);
-    if (!p) return NULL;
-    p->peer = calloc((size_t)max, sizeof *p->peer);
-    p->live = calloc((size_t)max, sizeof *p->live);
-    p->spare = calloc((size_t)max, sizeof *p->spare);
-    if (!p->peer || !p->live || !p->spare || FCGX_Init() != 0) {
-        conn_pool_free(p);
-        return NULL;
-    }
-    p->max = max;
-    p->max_body = max_body;
-    for (int i = 0; i < max; i++) {
-        p->peer[i].pub.index = i;
-        p->peer[i].pub.fd = p->peer[i].spool = -1;
-        p->spare[i] = &p->peer[max - 1 - i];
-    }
-    return p;
-}
-
-void conn_pool_free(struct conn_pool *p) {
-    if (!p) return;
-    while (p->n_live > 0) conn_close(&p->live[p->n_live - 1]->pub);
-    free(p->peer);
-    free(p->live);
-    free(p->spare);
-    free(p);
-}
-
-size_t conn_pool_bytes(int max, size_t max_body) {
-    return sizeof(struct conn_pool) +
-           (size_t)max * (sizeof(struct peer) + 2 * sizeof(void *)) +
-           SPOOLS * (max_body + RECORD_MAX_PARAMS + SPOOL_STEP);
-}
-
-int conn_count(const struct conn_pool *p) {
-    return p->n_live;
-}
-
-struct conn *conn_at(const struct conn_pool *p, int i) {
-    return &p->live[i]->pub;
-}
-
-int conn_max(const struct conn_pool *p) {
-    return p->max;
-}
-
-int conn_full(const struct conn_pool *p) {
-    return p->n_live == p->max;
-}
-
-/* ---- opening and closing ----------------------------------------------------------- */
-
-static struct peer *open_peer(struct conn_pool *p, int fd, int64_t now_ns) {
-    struct peer *c = p->spare[p->max - p->n_live - 1];
-    int index = c->pub.index;
-    memset(c, 0, sizeof *c);
-    c->pub.index = index;
-    c->pool = p;
-    c->pub.state = CONN_IDLE;
-    c->pub.fd = fd;
-    c->pub.since_ns = c->pub.moved_ns = now_ns;
-    c->spool = -1;
-    c->live_at = p->n_live;
-    p->live[p->n_live++] = c;
-    return c;
-}
-
-static void drop_spool(struct peer *c) {
-    struct conn_pool *p = c->pool;
-    if (c->spool >= 0) {
-        close(c->spool);
-        c->spool = -1;
-        p->n_spool--;
-    }
-    if (c->starved) {
-        c->starved = 0;
-        p->n_starved--;
-    }
-}
-
-/* The descriptor is closed already: give the place back. */
-static void forget_peer(struct peer *c) {
-    struct conn_pool *p = c->pool;
-    free(c->owed);
-    c->owed = NULL;
-    c->pub.owed = 0;
-    c->pub.state = CONN_FREE;
-    c->pub.fd = -1;
-    p->live[c->live_at] = p->live[--p->n_live];
-    p->live[c->live_at]->live_at = c->live_at;
-    p->spare[p->max - p->n_live - 1] = c;
-}
-
-void conn_close(struct conn *conn) {
-    struct peer *c = peer_of(conn);
-    if (!c->cgi) {
-        int opened = conn->state == CONN_BUSY || conn->state == CONN_ENDING;
-        if (opened) {
-            c->fcgi.ipcFd = -1; /* the socket is closed below, the memfd by drop_spool */
-            FCGX_Free(&c->fcgi, 0);
-        }
-        drop_spool(c);
-        close(conn->fd);
-    }
-    forget_peer(c);
-}
-
-int conn_accept(struct conn_pool *p, int listen_fd, int64_t now_ns, struct conn **out) {
-    struct sockaddr_storage from;
-    socklen_t size = sizeof from;
-    int fd = accept4(listen_fd, (struct sockaddr *)&from, &size, SOCK_CLOEXEC);
-    if (fd < 0) {
-        int retry = errno == EAGAIN || errno == EINTR || errno == ECONNABORTED;
-        return retry ? 0 : -1;
-    }
-    /* Reads and writes never need to wait (see conn.h); these bound them against a peer
-     * that breaks the protocol in a way nobody thought of. */
-    struct timeval brief = {.tv_usec = 20000};
-    setsockopt(fd, SOL_SOCKET, SO_RCVTIMEO, &brief, sizeof brief);
-    setsockopt(fd, SOL_SOCKET, SO_SNDTIMEO, &brief, sizeof brief);
-    if (from.ss_family != AF_UNIX) {
-        int one = 1, buffer = 256 << 10;
-        setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
-        setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &buffer, sizeof buffer);
-    }
-    *out = &open_peer(p, fd, now_ns)->pub;
-    return 1;
-}
-
-struct conn *conn_cgi(struct conn_pool *p, int64_t now_ns) {
-    struct peer *c = open_peer(p, STDOUT_FILENO, now_ns);
-    const char *length = getenv("CONTENT_LENGTH");
-    c->cgi = 1;
-    c->scan.body = length ? strtoull(length, NULL, 10) : 0;
-    c->pub.state = CONN_BUSY;
-    return &c->pub;
-}
-
-short conn_events(const struct conn *conn) {
-    const struct peer *c = peer_of(conn);
-    if (c->cgi) return 0;
-    switch (conn->state) {
-    case CONN_FREE: return 0;
-    case CONN_IDLE: return POLLIN;
-    case CONN_READING:
-        if (c->starved && c->pool->n_spool >= SPOOLS) return POLLRDHUP;
-        return POLLIN;
-    case CONN_BUSY:
-    case CONN_ENDING: break;
-    }
-    return (short)(POLLRDHUP | (conn->owed ? POLLOUT : 0));
-}
 
 /* ---- reading ----------------------------------------------------------------------- */
 
@@ -226,13 +33,13 @@ static int open_request(struct peer *c, int in_fd) {
     c->fcgi.keepConnection = 1; /* or Accept_r's leading Finish_r closes the descriptor */
     if (FCGX_Accept_r(&c->fcgi) < 0) { /* it has closed in_fd */
         if (in_fd == c->pub.fd) {
-            forget_peer(c);
+            peer_forget(c);
             return -1;
         }
         c->spool = -1;
         c->pool->n_spool--;
         close(c->pub.fd);
-        forget_peer(c);
+        peer_forget(c);
         return -1;
     }
     FCGX_Detach(&c->fcgi); /* a plain close at the end, no lingering */
@@ -314,7 +121,7 @@ int conn_read(struct conn *conn, int64_t now_ns) {
     switch (record_scan(&c->scan, p->peek, (size_t)n, &used)) {
     case RECORD_BAD: goto bad;
     case RECORD_DONE:
-        drop_spool(c);
+        peer_drop_spool(c);
         c->trailing = used < (size_t)n;
         return open_request(c, conn->fd);
     case RECORD_MORE: break;
@@ -333,7 +140,7 @@ static void end_input(struct peer *c) {
     c->input_done = 1;
     if (c->spool >= 0) {
         c->fcgi.ipcFd = c->pub.fd;
-        drop_spool(c);
+        peer_drop_spool(c);
         return;
     }
     while (FCGX_GetStr(sink, sizeof sink, c->fcgi.in) > 0) continue;
@@ -448,7 +255,11 @@ static int put(struct peer *c, const char *bytes, size_t n, int flush, int64_t n
     if (c->cgi) return write_stdout(c, bytes, n);
     end_input(c);
     size_t sent = c->pub.owed ? 0 : send_pieces(c, bytes, n, flush, now_ns);
-    if (!c->pub.gone && sent < n) owe(c, bytes + sent, n - sent);
+    if (!c->pub.gone && sent < n) {
+        if (!c->pub.owed)
+            c->pub.moved_ns = now_ns; /* from here on the peer is waited for */
+        owe(c, bytes + sent, n - sent);
+    }
     return c->pub.gone ? -1 : 0;
 }
 
@@ -466,7 +277,7 @@ static void finish(struct peer *c, int64_t now_ns) {
     }
     FCGX_Finish_r(&c->fcgi); /* writes what is buffered with the end records: one write */
     if (c->fcgi.ipcFd < 0) {
-        forget_peer(c);
+        peer_forget(c);
         return;
     }
     free(c->owed);
@@ -484,7 +295,7 @@ void conn_end(struct conn *conn, const char *bytes, size_t n, int keep, int64_t 
     put(c, bytes, n, 0, now_ns);
     c->keep = c->keep && keep;
     if (c->cgi) {
-        forget_peer(c);
+        peer_forget(c);
         return;
     }
     conn->state = CONN_ENDING;

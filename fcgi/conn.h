@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * conn.h - connections from the web server. conn.c is the only file that knows libfcgi.
+ * conn.h - connections from the web server. Nobody but conn*.c knows libfcgi.
  *
  * Rules: a request is handed to libfcgi only when all its bytes are here (record.h), and
  * bytes go out only when the socket takes them at once; so no call in here waits for a
@@ -49,9 +49,14 @@ int conn_max(const struct conn_pool *);
 
 /* Accept one connection. 1: *c is it; 0: nothing there; -1: errno (EMFILE ...). */
 int conn_accept(struct conn_pool *, int listen_fd, int64_t now_ns, struct conn **c);
+/* Take over the open connection fd, as another worker got it from conn_accept; parked: it
+ * has had an answer there. The pool must not be full. */
+void conn_adopt(struct conn_pool *, int fd, int parked, int64_t now_ns);
 /* The CGI request in this process's environment, stdin and stdout, as a connection. */
 struct conn *conn_cgi(struct conn_pool *, int64_t now_ns);
 
+/* 1 = bytes are here that nobody has read: an idle connection is about to be used. */
+int conn_has_bytes(const struct conn *);
 /* What poll() should watch c for; 0 = nothing now. */
 short conn_events(const struct conn *);
 

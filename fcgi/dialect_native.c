@@ -172,7 +172,7 @@ static int parse(struct request *r, const struct body *d,
                  const struct dialect_limits *limits, struct refusal *why,
                  int (*read)(const struct check *)) {
     struct check c = {d, limits, r, why};
-    r->ask = (struct ask){.temperature = 0.5, .seed = 42};
+    r->ask = (struct ask){.temperature = limits->model->temperature, .seed = 42};
     if (!json_is_object(d->root)) return fail(&c, 400, "the body must be a JSON object");
     return read(&c);
 }

@@ -4,11 +4,17 @@
 #ifndef DRAIN_H
 #define DRAIN_H
 
+#include "handover.h"
 #include "serve.h"
 
+#include <sys/types.h>
+
 struct drain {
+    const struct handover *handover; /* NULL: nobody takes connections */
+    pid_t master;                    /* which must live for that */
+    uint64_t n_given;
     int64_t until_ns;       /* what is not finished then is given up */
-    int64_t keep_until_ns;  /* from then on every answer ends its connection */
+    int64_t keep_until_ns;  /* nobody took any until then: every answer ends its own */
     int64_t close_after_ns; /* when the next idle connection may end */
 };
 

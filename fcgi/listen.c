@@ -213,13 +213,13 @@ static int bind_unix(const struct config *c, int fd, const char *path, char *err
         return errno == EADDRINUSE ? refuse_in_use(c, error, size)
                                    : refuse_directory(c, dir, error, size);
     }
-    if ((rc = grant_access(c, path, error, size))) {
+    rc = grant_access(c, path, error, size);
+    if (!rc && listen(fd, c->backlog)) rc = refuse_errno(c, "listen", error, size);
+    if (rc)
         unlink(path);
-        return rc;
-    }
-    if (listen(fd, c->backlog)) return refuse_errno(c, "listen", error, size);
-    if (lstat(path, &made)) made.st_ino = 0;
-    return 0;
+    else if (lstat(path, &made))
+        made.st_ino = 0;
+    return rc;
 }
 
 static int open_unix(const struct config *c, const char *path, char *error, size_t size) {

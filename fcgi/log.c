@@ -73,6 +73,8 @@ int log_open(const struct config *c) {
 
 void log_name(const char *who) {
     snprintf(state.who, sizeof state.who, "%s", who);
+    if (state.pid && state.pid != getpid())
+        state.dropped = 0; /* those were the parent's */
     state.pid = getpid();
 }
 

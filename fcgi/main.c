@@ -150,9 +150,10 @@ int main(int argc, char **argv) {
     signal(SIGPIPE, SIG_IGN);
     notify_init();
     if (log_open(&config)) {
+        int why = errno;
         fprintf(stderr, "microgpt-fcgi: log_file: %s: %s\n", config.log_file,
-                strerror(errno));
-        return errno == EACCES || errno == EPERM ? EX_NOPERM : EX_CONFIG;
+                strerror(why));
+        return why == EACCES || why == EPERM ? EX_NOPERM : EX_CONFIG;
     }
     return run(argc, argv);
 }

@@ -15,6 +15,7 @@
 #include <sysexits.h>
 #include <unistd.h>
 
+#include "backoff.h"
 #include "children.h"
 #include "clock.h"
 #include "control.h"
@@ -25,7 +26,6 @@
 #include "title.h"
 #include "worker.h"
 
-#define YOUNG           (2 * NS_PER_S) /* one that dies before this is a reason to wait */
 #define CHECKPOINT_WAIT (10 * NS_PER_S)
 #define MAX_WORKERS     128 /* twice as many fit the metrics' slots: a reload */
 
@@ -42,18 +42,18 @@ static struct {
     const int *listen_fds;
     int n_listen;
     int signal_fd, control_fd; /* control_fd may be -1 */
+    struct handover handover;
     struct generation current; /* serves */
     struct generation next;    /* its first worker is being tried */
     int next_started;          /* that worker exists */
     int last_id;
-    int wanted;             /* workers of the current generation */
-    int retiring;           /* older generations are still to be drained */
-    int stopping, now;      /* TERM: once, twice */
-    int reload;             /* HUP came */
-    int young;              /* deaths of the young in a row */
-    int64_t start_after_ns; /* no start before */
-    int exit_code;          /* of a first start that failed, 0 = go on */
-    char status[160];       /* last STATUS= */
+    int wanted;        /* workers of the current generation */
+    int retiring;      /* older generations are still to be drained */
+    int stopping, now; /* TERM: once, twice */
+    int reload;        /* HUP came */
+    struct backoff backoff;
+    int exit_code;    /* of a first start that failed, 0 = go on */
+    char status[160]; /* last STATUS= */
 } m;
 
 /* ---- generations ---- */
@@ -82,11 +82,12 @@ static int start_worker(const struct generation *g, int number) {
                             .model = g->model,
                             .listen_fds = m.listen_fds,
                             .n_listen = m.n_listen,
+                            .handover = m.handover.take < 0 ? NULL : &m.handover,
                             .generation = g->id,
                             .number = number};
     if (!children_start(&s)) return 0;
     log_error("may not start worker %d: %s", number, strerror(errno));
-    m.start_after_ns = clock_ns() + NS_PER_S;
+    backoff_wait(&m.backoff, clock_ns(), NS_PER_S);
     return -1;
 }
 
@@ -109,8 +110,7 @@ static void promote_next(void) {
     m.current = m.next;
     m.next.id = 0;
     m.wanted = m.current.config.workers;
-    m.young = 0;
-    m.start_after_ns = 0;
+    m.backoff = (struct backoff){0};
     m.retiring = !first;
     if (log_open(&m.current.config))
         log_error("log_file: %s: %s", m.current.config.log_file, strerror(errno));
@@ -169,40 +169,26 @@ static void begin_reload(void) {
 
 /* ---- deaths ---- */
 
-static void describe_death(int status, char *out, size_t size) {
-    if (WIFSIGNALED(status))
-        snprintf(out, size, "was killed by signal %d (%s)", WTERMSIG(status),
-                 strsignal(WTERMSIG(status)));
-    else
-        snprintf(out, size, "ended with code %d", WEXITSTATUS(status));
-}
-
 static int is_checkpoint_code(int code) {
     return code == EX_DATAERR || code == EX_NOINPUT;
 }
 
-/* No worker before its time: at once, then 0.5, 1, 2, 4, 8, 10 s when they die young. */
-static void back_off(int code, int64_t life_ns) {
+/* No worker before its time. */
+static void back_off(int code, const struct child *c) {
     int64_t now = clock_ns();
     if (is_checkpoint_code(code)) {
-        m.start_after_ns = now + CHECKPOINT_WAIT;
+        backoff_wait(&m.backoff, now, CHECKPOINT_WAIT);
         resolve_model(m.current.id ? &m.current
                                    : &m.next); /* a link may be mended meanwhile */
         log_error("next attempt to open the checkpoint in 10 s");
         return;
     }
-    if (now < m.start_after_ns) return; /* one of the same wave */
-    m.young = life_ns < YOUNG ? m.young + 1 : 0;
-    if (m.young < 2) return;
-    int64_t wait = (NS_PER_S / 2) << (m.young > 6 ? 5 : m.young - 2);
-    if (wait > 10 * NS_PER_S || m.young > 6) wait = 10 * NS_PER_S;
-    m.start_after_ns = now + wait;
-    log_warn("workers die young: next start in %.1f s", (double)wait / 1e9);
+    int64_t wait = backoff_death(&m.backoff, now, c->ready_ns ? now - c->ready_ns : 0);
+    if (wait) log_warn("workers die young: next start in %.1f s", (double)wait / 1e9);
 }
 
 /* The first worker of a generation has failed. */
-static void take_failed_try(const struct child *c, const char *what, int code,
-                            int64_t life_ns) {
+static void take_failed_try(const struct child *c, const char *what, int code) {
     char why[sizeof c->why + 160];
     m.next_started = 0;
     if (m.current.id) {
@@ -212,30 +198,29 @@ static void take_failed_try(const struct child *c, const char *what, int code,
     } else if (code >= EX_USAGE && code != EX_SOFTWARE && code != EX_OSERR) {
         m.exit_code = code; /* another try would end the same way */
     } else {
-        back_off(code, life_ns);
+        back_off(code, c);
     }
 }
 
 static void take_death(const struct child *c, int status) {
     char what[80];
     int code = WIFEXITED(status) ? WEXITSTATUS(status) : -1;
-    int64_t life = clock_ns() - c->started_ns;
-    describe_death(status, what, sizeof what);
-    if (c->was_ready && c->generation == m.next.id) promote_next(); /* not a failed try */
+    children_describe(status, what, sizeof what);
+    if (c->ready_ns && c->generation == m.next.id) promote_next(); /* not a failed try */
     if (c->state == CHILD_DRAINING || m.stopping) {
         log_info("worker %d (pid %d) %s", c->number, (int)c->pid, what);
         return;
     }
-    int expected = code == 0 && c->was_ready; /* max_requests */
+    int expected = code == 0 && c->ready_ns; /* somebody else's TERM */
     if (expected)
         log_info("worker %d (pid %d) %s and is replaced", c->number, (int)c->pid, what);
     else
         log_error("worker %d (pid %d) %s", c->number, (int)c->pid, what);
     if (m.next.id && c->generation == m.next.id) {
-        take_failed_try(c, what, code, life);
+        take_failed_try(c, what, code);
     } else if (!expected) {
         metrics_restart();
-        back_off(code, life);
+        back_off(code, c);
     }
 }
 
@@ -285,6 +270,7 @@ static void begin_stop(void) {
     notify_send("STOPPING=1");
     listen_remove(c);
     for (int i = 0; i < m.n_listen; i++) close(m.listen_fds[i]);
+    handover_end(&m.handover);
     for (int i = 0; children_get(i); i++)
         children_drain(children_get(i), drain_deadline());
     m.next.id = 0;
@@ -297,20 +283,36 @@ static void refuse_reload(void) {
 
 /* Start what is missing, drain what is too much. */
 static void fill_seats(void) {
-    if (clock_ns() < m.start_after_ns) return;
+    if (clock_ns() < m.backoff.until_ns) return;
     if (m.next.id && !m.next_started) m.next_started = !start_worker(&m.next, 1);
     for (int i = 1; m.current.id && i <= m.wanted; i++)
         if (!children_find(m.current.id, i) && start_worker(&m.current, i)) return;
 }
 
+/* Every worker of the current generation serves. */
+static int is_full(void) {
+    int i = 1;
+    while (i <= m.wanted && children_serves(m.current.id, i)) i++;
+    return i > m.wanted;
+}
+
+static int is_replaced(const struct child *tired) {
+    const struct child *c = children_find(tired->generation, tired->number);
+    return c && c->state == CHILD_READY;
+}
+
+/* Of the current generation: one too many, or one whose successor serves. */
+static int is_surplus(const struct child *c) {
+    return c->generation == m.current.id &&
+           (c->number > m.wanted || (c->tired && is_replaced(c)));
+}
+
 static void drain_surplus(void) {
-    int full = !children_count(m.current.id, CHILD_STARTING);
-    int retire = m.retiring && full;
+    int retire = m.retiring && is_full();
     for (int i = 0; children_get(i); i++) {
         struct child *c = children_get(i);
         int old = retire && c->generation < m.current.id;
-        int surplus = c->generation == m.current.id && c->number > m.wanted;
-        if ((old || surplus) && c->state != CHILD_DRAINING)
+        if ((old || is_surplus(c)) && c->state != CHILD_DRAINING)
             children_drain(c, drain_deadline());
     }
     if (retire) m.retiring = 0;
@@ -318,10 +320,12 @@ static void drain_surplus(void) {
 
 static void tell_status(void) {
     char text[160];
+    int n =
+        children_count(m.current.id, CHILD_READY); /* the tired and their successors */
     snprintf(text, sizeof text,
              "%d of %d workers ready, %d draining, generation %d, model %s",
-             children_count(m.current.id, CHILD_READY), m.wanted,
-             children_count(0, CHILD_DRAINING), m.current.id, m.current.model);
+             n < m.wanted ? n : m.wanted, m.wanted, children_count(0, CHILD_DRAINING),
+             m.current.id, m.current.model);
     if (!strcmp(text, m.status)) return;
     memcpy(m.status, text, sizeof text);
     notify_send("STATUS=%s", text);
@@ -347,19 +351,16 @@ static void wait_for_news(void) {
                                           {.fd = m.control_fd, .events = POLLIN}};
     int n = 2 + children_poll(p + 2, METRICS_SLOTS);
     int64_t now = clock_ns(), until = children_deadline(now, watchdog_ns());
-    if (start_pending() && m.start_after_ns < until) until = m.start_after_ns;
-    int64_t ms = until == INT64_MAX ? -1 : (until - now) / NS_PER_MS + 1;
-    int64_t pet = notify_wait_ms(now);
+    if (start_pending() && m.backoff.until_ns < until) until = m.backoff.until_ns;
+    int64_t ms = clock_wait_ms(until, now), pet = notify_wait_ms(now);
     if (pet >= 0 && (ms < 0 || pet < ms)) ms = pet;
-    if (ms > 3600000) ms = 3600000;
-    poll(p, (nfds_t)n, ms < -1 ? 0 : (int)ms);
+    poll(p, (nfds_t)n, (int)ms);
 }
 
 static void take_ready(void) {
     children_listen();
     if (!m.next.id) return;
-    struct child *c = children_find(m.next.id, 1);
-    if (c && c->state == CHILD_READY) promote_next();
+    if (children_serves(m.next.id, 1)) promote_next();
 }
 
 /* One turn after something happened: the order matters, stops go before starts. */
@@ -385,36 +386,44 @@ static void act(void) {
 static int open_signals(void) {
     const int all[] = {SIGTERM, SIGINT,  SIGQUIT, SIGHUP,
                        SIGUSR1, SIGTTIN, SIGTTOU, SIGCHLD};
-    sigset_t set, before;
+    sigset_t set;
     sigemptyset(&set);
     for (size_t i = 0; i < sizeof all / sizeof *all; i++) {
         sigaddset(&set, all[i]);
         signal(all[i], SIG_DFL); /* one that was ignored would not come */
     }
-    sigprocmask(SIG_BLOCK, &set, &before);
-    for (size_t i = 0; i < sizeof all / sizeof *all; i++) sigdelset(&before, all[i]);
+    sigprocmask(SIG_BLOCK, &set, NULL);
     m.signal_fd = signalfd(-1, &set, SFD_NONBLOCK | SFD_CLOEXEC);
-    children_init(m.signal_fd, &before);
+    children_init(m.signal_fd);
     return m.signal_fd;
 }
 
-int master_run(struct config *c, int argc, char **argv, const int *listen_fds,
-               int n_listen) {
+/* What the master has before its first worker. 0 or an exit code. */
+static int open_all(const struct config *c) {
     char error[512];
-    m.argc = argc;
-    m.argv = argv;
-    m.listen_fds = listen_fds;
-    m.n_listen = n_listen;
-    m.wanted = c->workers;
     if (open_signals() < 0) {
         log_error("signalfd: %s", strerror(errno));
         return EX_OSERR;
     }
     if ((m.control_fd = control_open()) < 0)
         log_warn("--reload will not be heard, HUP is: %s", strerror(errno));
+    if (handover_open(&m.handover))
+        log_warn("connections will not outlive workers: %s", strerror(errno));
     int rc = metrics_create(c, error, sizeof error);
+    if (rc) log_error("%s", error);
+    return rc;
+}
+
+int master_run(struct config *c, int argc, char **argv, const int *listen_fds,
+               int n_listen) {
+    m.argc = argc;
+    m.argv = argv;
+    m.listen_fds = listen_fds;
+    m.n_listen = n_listen;
+    m.wanted = c->workers;
+    int rc = open_all(c);
     if (rc) {
-        log_error("%s", error);
+        listen_remove(c);
         return rc;
     }
     log_name("master");

@@ -154,6 +154,14 @@ static size_t content_bytes(const struct request *r) {
     return n;
 }
 
+/* More than its tokenizer takes at once. */
+static int is_too_long(const struct queue *q, const struct request *r) {
+    size_t left = mg_prompt_max_content(q->model);
+    for (size_t i = 0; i < r->n_messages; left -= r->messages[i++].len)
+        if (r->messages[i].len > left) return 1;
+    return 0;
+}
+
 /* The messages move from the arena, which the next request uses, to the request. */
 static int keep_messages(struct request *r) {
     struct mg_message *from = r->messages;
@@ -182,6 +190,9 @@ static int put_lengthy(struct queue *q, struct request *r, struct refusal *why) 
 
 int queue_put(struct queue *q, struct request *r, struct refusal *why) {
     struct mg_error error = {0};
+    if (r->ask.chat && is_too_long(q, r))
+        return refuse(why, 413,
+                      "the messages have more than 256 KiB of content: send fewer");
     if (r->ask.chat && content_bytes(r) > SLICE) return put_lengthy(q, r, why);
     if (r->ask.chat) {
         if (mg_prompt_begin(q->brief, r->messages, r->n_messages, &error) ||

@@ -47,8 +47,8 @@ void queue_free(struct queue *);
 struct request *queue_open(struct queue *, struct conn *);
 
 /* The request is parsed: a chat is encoded, at once if it is short. 0: it is live. -1
- * with *why: bad content (400), or no room (503). After queue_fill: a free lane that
- * others wait for is no room. */
+ * with *why: bad content (400), too much of it (413), or no room (503). After queue_fill:
+ * a free lane that others wait for is no room. */
 int queue_put(struct queue *, struct request *, struct refusal *why);
 /* One slice of the oldest long chat. NULL: nothing to report; else the request, which is
  * still live, has failed with *why. */

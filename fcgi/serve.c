@@ -49,15 +49,15 @@ void serve_account(struct server *s, const struct request *r, int status,
     metrics_tokens(r->prompt_tokens, r->output_tokens);
 }
 
-/* The same for an answer that needs no slot. */
+/* The same for what needs no slot. */
 static void account_at_once(struct server *s, const char *id, enum endpoint ep,
-                            int64_t start_ns, int status) {
+                            int64_t start_ns, int status, const char *reason) {
     struct log_request line = {
         .id = id,
         .endpoint = endpoint_names[ep],
         .status = status,
         .total_ns = clock_ns() - start_ns,
-        .reason = status < 400 ? "ok" : "refused",
+        .reason = reason,
     };
     log_and_count(s, &line, ep);
 }
@@ -78,7 +78,8 @@ static void answer_page(struct server *s, struct conn *c, enum endpoint page,
         text = metrics_status(&len);
     }
     int found = text || page == EP_HEALTH;
-    account_at_once(s, id, page, c->since_ns, found ? 200 : 500);
+    account_at_once(s, id, page, c->since_ns, found ? 200 : 500,
+                    found ? "ok" : "refused");
     if (text) {
         reply_bytes(c, s->now_ns, 200, type, "", text, len);
     } else if (found) {
@@ -93,7 +94,7 @@ static void answer_page(struct server *s, struct conn *c, enum endpoint page,
 /* What the path, the method or a header rules out. */
 static void answer_refusal(struct server *s, struct conn *c, const struct route *route,
                            const char *id) {
-    account_at_once(s, id, route->endpoint, c->since_ns, route->status);
+    account_at_once(s, id, route->endpoint, c->since_ns, route->status, "refused");
     reply_json(c, s->now_ns, route->status, route->header,
                route->dialect->error(route->status, route->error));
 }
@@ -122,7 +123,7 @@ static int64_t read_body(struct server *s, struct conn *c, struct refusal *why) 
 static int parse_body(struct server *s, struct request *r, struct refusal *why) {
     struct body d;
     struct dialect_limits limits = {.model = mg_model_info(s->engine.model),
-                                    .compat_05 = s->config->compat_05,
+                                    .compat_05 = s->config->compat == 1,
                                     .max_text = s->config->max_text};
     int64_t n = read_body(s, r->conn, why);
     if (n < 0) return -1;
@@ -179,9 +180,15 @@ void serve_request(struct server *s, struct conn *c) {
 
 void serve_cancel(struct server *s, struct conn *c, const char *reason) {
     struct request *r = c->state == CONN_BUSY ? c->request : NULL;
+    int in_part = c->state == CONN_READING;
+    int64_t since = c->since_ns;
     conn_close(c);
-    if (!r) return;
+    if (!r && !in_part) return; /* an answer that was counted when it was complete */
     metrics_cancelled();
+    if (in_part) {
+        account_at_once(s, "", EP_OTHER, since, 499, reason);
+        return;
+    }
     serve_account(s, r, 499, reason);
     queue_close(&s->engine.queue, r);
 }

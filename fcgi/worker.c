@@ -39,8 +39,7 @@ static void on_signal(int sig) {
     else if (sig == SIGHUP)
         reload_signals = 1;
     else if (sig == SIGQUIT)
-        quit_signals = 1; /* our master's: however many come with
-                                                  it */
+        quit_signals = 1; /* our master's: however many come with it */
     else if (stop_signals < 2)
         stop_signals++;
 }
@@ -48,12 +47,14 @@ static void on_signal(int sig) {
 static const int caught[] = {SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP};
 enum { N_CAUGHT = sizeof caught / sizeof *caught };
 
-/* Signals are let in while waiting only, so that no read or write is cut short. */
-static void block_signals(void) {
+/* Signals are let in while waiting only, so that no read or write is cut short. A master's
+ * child is born with them blocked: one that comes before the handlers are there waits. */
+static void block_signals(sigset_t *waiting_mask) {
     sigset_t blocked;
     sigemptyset(&blocked);
     for (int i = 0; i < N_CAUGHT; i++) sigaddset(&blocked, caught[i]);
-    sigprocmask(SIG_BLOCK, &blocked, NULL);
+    sigprocmask(SIG_BLOCK, &blocked, waiting_mask);
+    for (int i = 0; i < N_CAUGHT; i++) sigdelset(waiting_mask, caught[i]);
 }
 
 /* After libfcgi is initialised: it installs handlers of its own. */
@@ -67,14 +68,15 @@ struct worker {
     struct server server;
     const struct worker_start *start;
     sigset_t waiting_mask;
-    struct pollfd *polled; /* [n_listen + connections] */
-    struct conn **conns;   /* the connections of polled[n_listen ...] */
+    int n_sources; /* of new connections: the listening sockets, and other workers */
+    struct pollfd *polled; /* [n_sources + connections] */
+    struct conn **conns;   /* the connections of polled[n_sources ...] */
     int n_conns;
     int n_busy_conns; /* of them not idle */
     int64_t last_poll_ns, accept_after_ns;
     struct drain drain;
-    uint64_t max_served;
-    int moved; /* what the last step moved */
+    uint64_t max_served; /* 0 = no end */
+    int moved;           /* what the last step moved */
 };
 
 /* ---- what to wait for -------------------------------------------------------------- */
@@ -88,7 +90,7 @@ static int close_oldest_idle(struct worker *w, int fresh) {
             continue;
         if (!oldest || c->since_ns < oldest->since_ns) oldest = c;
     }
-    if (!oldest) return -1;
+    if (!oldest || conn_has_bytes(oldest)) return -1;
     conn_close(oldest);
     return 0;
 }
@@ -99,13 +101,18 @@ static int may_accept(struct worker *w) {
     return !conn_full(s->pool) || close_oldest_idle(w, 1) == 0;
 }
 
-/* Fill w->polled; returns the number of entries. Listening sockets come first. */
+static int source_fd(const struct worker *w, int i) {
+    const struct worker_start *start = w->start;
+    return i < start->n_listen ? start->listen_fds[i] : start->handover->take;
+}
+
+/* Fill w->polled; returns the number of entries. The sources come first. */
 static int list_descriptors(struct worker *w) {
     struct server *s = &w->server;
-    int n = w->start->n_listen, n_idle = 0, accepting = may_accept(w);
+    int n = w->n_sources, n_idle = 0, accepting = may_accept(w);
     for (int i = 0; i < n; i++)
-        w->polled[i] = (struct pollfd){.fd = accepting ? w->start->listen_fds[i] : -1,
-                                       .events = POLLIN};
+        w->polled[i] =
+            (struct pollfd){.fd = accepting ? source_fd(w, i) : -1, .events = POLLIN};
     w->n_conns = conn_count(s->pool);
     for (int i = 0; i < w->n_conns; i++) {
         struct conn *c = conn_at(s->pool, i);
@@ -129,16 +136,31 @@ static int64_t wait_ms(const struct worker *w) {
 
 /* ---- what happened ----------------------------------------------------------------- */
 
+/* One connection: new from the web server, or from a worker that drains. 0 = there is none,
+ * -1 = errno. */
+static int take_from(struct worker *w, int i) {
+    struct server *s = &w->server;
+    struct conn *c;
+    if (i < w->start->n_listen)
+        return conn_accept(s->pool, source_fd(w, i), s->now_ns, &c);
+    int parked, fd = handover_take(w->start->handover, &parked);
+    if (fd >= 0) {
+        conn_adopt(s->pool, fd, parked, s->now_ns);
+        return 1;
+    }
+    if (errno == EPIPE) w->n_sources--; /* no more will come: the service stops */
+    return errno == EAGAIN || errno == EINTR || errno == EPIPE ? 0 : -1;
+}
+
 /* One connection, so that they spread over the workers. When every lane here is taken and
  * no idle worker took those that wait within FULL_ACCEPT_NS, a few: among them may be a
  * question for health; not all, since refusing a crowd that asks again at once would cost
  * the lanes their time. */
-static void accept_from(struct worker *w, int fd) {
+static void accept_from(struct worker *w, int i) {
     struct server *s = &w->server;
-    struct conn *c;
     int full = s->engine.queue.n_busy == s->engine.queue.n_lanes;
     int most = full ? FULL_ACCEPTS : 1, rc;
-    do rc = conn_accept(s->pool, fd, s->now_ns, &c);
+    do rc = take_from(w, i);
     while (rc == 1 && --most > 0 && !conn_full(s->pool));
     if (rc < 0) {
         log_warn("accept: %s: trying again in %d ms", strerror(errno), BACKOFF_NS / MS);
@@ -164,7 +186,7 @@ static void handle_conn(struct worker *w, struct conn *c, short events) {
 
 static void look_at_sockets(struct worker *w) {
     struct server *s = &w->server;
-    int n = list_descriptors(w), n_listen = w->start->n_listen;
+    int n = list_descriptors(w), n_sources = w->n_sources;
     int64_t ms = wait_ms(w);
     log_flush();
     struct timespec t = {.tv_sec = ms / 1000, .tv_nsec = ms % 1000 * MS};
@@ -173,11 +195,10 @@ static void look_at_sockets(struct worker *w) {
     w->last_poll_ns = s->now_ns;
     if (ready <= 0) return;
     for (int i = 0; i < w->n_conns; i++)
-        if (w->polled[n_listen + i].revents)
-            handle_conn(w, w->conns[i], w->polled[n_listen + i].revents);
-    for (int i = 0; i < n_listen; i++)
-        if (w->polled[i].revents && !conn_full(s->pool))
-            accept_from(w, w->start->listen_fds[i]);
+        if (w->polled[n_sources + i].revents)
+            handle_conn(w, w->conns[i], w->polled[n_sources + i].revents);
+    for (int i = 0; i < n_sources; i++)
+        if (w->polled[i].revents && !conn_full(s->pool)) accept_from(w, i);
 }
 
 /* Limits of peers: a request that does not become whole, an answer that is not taken. */
@@ -201,6 +222,28 @@ static void sweep(struct worker *w) {
     for (; n_parked > s->config->parked; n_parked--) close_oldest_idle(w, 0);
 }
 
+/* One write: the pipe takes it as a whole or not at all. */
+static void tell_master(const struct worker_start *start, char what, const char *text) {
+    char words[400];
+    if (start->master_fd < 0) return;
+    int n = snprintf(words, sizeof words, "%c%s", what, text);
+    size_t len = n < (int)sizeof words ? (size_t)n : sizeof words - 1;
+    if (write(start->master_fd, words, len) < 0)
+        log_warn("the master does not listen: %s", strerror(errno));
+}
+
+/* max_requests: go on until another serves. Without a master: drain, whoever started us
+ * starts the next. */
+static void end_of_service(struct worker *w) {
+    w->max_served = 0;
+    if (w->start->master_fd < 0) {
+        drain_begin(&w->drain, &w->server, "max_requests");
+        return;
+    }
+    log_info("max_requests: asking to be replaced");
+    tell_master(w->start, WORKER_SAYS_TIRED, "");
+}
+
 static void act_on_signals(struct worker *w) {
     struct server *s = &w->server;
     if (reopen_signals) {
@@ -215,7 +258,7 @@ static void act_on_signals(struct worker *w) {
     if (stop_signals || quit_signals)
         drain_begin(&w->drain, s, "asked to stop");
     else if (w->max_served && s->n_served >= w->max_served)
-        drain_begin(&w->drain, s, "max_requests");
+        end_of_service(w);
 }
 
 /* ---- the loop ---------------------------------------------------------------------- */
@@ -253,22 +296,15 @@ static int prepare(struct worker *w, const struct worker_start *start, char *tex
     if (rc) return rc;
     size_t conns = (size_t)conn_max(s->pool);
     w->start = start;
+    w->n_sources = start->n_listen + (start->handover != NULL);
+    w->drain.handover = start->handover;
+    w->drain.master = start->master;
     w->max_served = jittered(c->max_requests);
-    w->polled = calloc(conns + (size_t)start->n_listen, sizeof *w->polled);
+    w->polled = calloc(conns + (size_t)w->n_sources, sizeof *w->polled);
     w->conns = calloc(conns, sizeof *w->conns);
     if (w->polled && w->conns) return 0;
     snprintf(text, size, "out of memory");
     return EX_OSERR;
-}
-
-/* One write: the pipe takes it as a whole or not at all. */
-static void tell_master(const struct worker_start *start, char what, const char *text) {
-    char words[400];
-    if (start->master_fd < 0) return;
-    int n = snprintf(words, sizeof words, "%c%s", what, text);
-    size_t len = n < (int)sizeof words ? (size_t)n : sizeof words - 1;
-    if (write(start->master_fd, words, len) < 0)
-        log_warn("the master does not listen: %s", strerror(errno));
 }
 
 static void announce(struct worker *w) {
@@ -288,8 +324,7 @@ static void announce(struct worker *w) {
 int worker_run(const struct worker_start *start) {
     struct worker w = {0};
     char text[512];
-    block_signals();
-    sigemptyset(&w.waiting_mask);
+    block_signals(&w.waiting_mask);
     int rc = prepare(&w, start, text, sizeof text);
     install_handlers();
     if (rc) {
@@ -299,7 +334,9 @@ int worker_run(const struct worker_start *start) {
         startup_catch_sigbus(&w.server);
         announce(&w);
         run_loop(&w);
-        log_info("stopped after %llu requests", (unsigned long long)w.server.n_served);
+        log_info("stopped after %llu requests, %llu connections handed over",
+                 (unsigned long long)w.server.n_served,
+                 (unsigned long long)w.drain.n_given);
     }
     free(w.polled);
     free(w.conns);

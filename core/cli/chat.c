@@ -154,7 +154,8 @@ int chat_main(const struct cli_command *self, int argc, char **argv) {
         {"seed", "N", CLI_SEED, &c.job.seed, 0, 0, "of every reply", 0},
         {"max-tokens", "N", CLI_COUNT, &c.job.max_tokens, 0, 0,
          "longest reply; what fits", 0},
-        {"compat", "0.5", CLI_STRING, &compat, 0, 0, "generate as version 0.5 did", 0},
+        {"compat", "0.5|0.6", CLI_STRING, &compat, 0, 0,
+         "generate as that version of the reference did", 0},
         {0},
     };
     int rc = cli_parse(self, table, argc, argv, &dir);
@@ -163,6 +164,8 @@ int chat_main(const struct cli_command *self, int argc, char **argv) {
     struct mg_error err = {0};
     rc = session_open(dir, compat, &model, &err);
     c.model = model;
+    if (!rc && !cli_given(table, "temperature"))
+        c.job.sampling.temperature = mg_model_info(model)->temperature;
     if (!rc) rc = chat(&c);
     mg_model_close(model);
     return rc;

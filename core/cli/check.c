@@ -36,8 +36,9 @@ static int print_json(const char *dir, int rc, const char *error) {
 }
 
 static int print_text(const char *dir, const struct mg_model_info *m) {
-    printf("%s: ok, %s, %d x %d x %d, context %d%s\n", dir, m->dtype, m->n_embd,
-           m->n_head, m->n_layer, m->block_size, m->has_chat ? ", chat" : "");
+    printf("%s: ok, %s, %d x %d x %d, context %d, %s tokenizer%s\n", dir, m->dtype,
+           m->n_embd, m->n_head, m->n_layer, m->block_size, m->tokenizer,
+           m->has_chat ? ", chat" : "");
     return cli_finish();
 }
 

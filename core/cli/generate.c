@@ -124,7 +124,8 @@ int generate_main(const struct cli_command *self, int argc, char **argv) {
         {"seed", "N", CLI_SEED, &g.job.seed, 0, 0, "sample i has seed + i", 0},
         {"max-tokens", "N", CLI_COUNT, &g.job.max_tokens, 0, 0,
          "longest sample; the context", 0},
-        {"compat", "0.5", CLI_STRING, &compat, 0, 0, "generate as version 0.5 did", 0},
+        {"compat", "0.5|0.6", CLI_STRING, &compat, 0, 0,
+         "generate as that version of the reference did", 0},
         {"json", NULL, CLI_FLAG, &json, 0, 0, "as the reply of the HTTP endpoint", 0},
         {0},
     };
@@ -134,6 +135,8 @@ int generate_main(const struct cli_command *self, int argc, char **argv) {
     struct mg_error err = {0};
     rc = session_open(dir, compat, &model, &err);
     g.model = model;
+    if (!rc && !cli_given(table, "temperature"))
+        g.job.sampling.temperature = mg_model_info(model)->temperature;
     if (!rc) mg_job_text(model, &g.job);
     if (!rc) rc = generate(&g, json);
     mg_model_close(model);

@@ -50,7 +50,7 @@ static int print_text(const struct facts *f) {
     printf("model       %s\n", f->dir);
     printf("sizes       %d wide, %d heads, %d layers, context %d\n", m->n_embd, m->n_head,
            m->n_layer, m->block_size);
-    printf("vocabulary  %d tokens (%s)%s\n", m->vocab_size, m->tokenizer,
+    printf("vocabulary  %d tokens (%s tokenizer)%s\n", m->vocab_size, m->tokenizer,
            m->has_chat ? ", trained for chat" : "");
     printf("parameters  %" PRIu64 " (%s, %.2f MiB)\n", m->n_params, m->dtype,
            (double)m->weights_bytes / mib);

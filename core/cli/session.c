@@ -8,9 +8,10 @@ int session_open(const char *dir, const char *compat, struct mg_model **model,
                  struct mg_error *err) {
     *model = NULL;
     if (!dir) return say_error(EX_USAGE, "give the directory of a checkpoint");
-    if (compat && strcmp(compat, "0.5") != 0)
-        return say_error(EX_USAGE, "--compat: '%s' is not 0.5", compat);
-    struct mg_model_options opt = {.compat_05 = compat != NULL};
+    struct mg_model_options opt = {.compat_05 = compat && !strcmp(compat, "0.5"),
+                                   .compat_06 = compat && !strcmp(compat, "0.6")};
+    if (compat && !opt.compat_05 && !opt.compat_06)
+        return say_error(EX_USAGE, "--compat: '%s' is not 0.5 or 0.6", compat);
     *model = mg_model_open(dir, &opt, err);
     if (!*model) return say_model_error(err);
     for (int i = 0; mg_model_warning(*model, i); i++)

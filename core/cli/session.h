@@ -8,8 +8,8 @@
 
 enum { SESSION_CHUNK = 96, SESSION_MAX_LANES = 64 }; /* the service's defaults */
 
-/* Open dir; compat: NULL or "0.5". Warnings go to stderr. 0, or an exit code after the
- * complaint. */
+/* Open dir; compat: NULL, "0.5" or "0.6". Warnings go to stderr. 0, or an exit code after
+ * the complaint. */
 int session_open(const char *dir, const char *compat, struct mg_model **,
                  struct mg_error *);
 /* Lanes a worker has by default: as many as 256 MiB of KV cache hold, 1 ... 64. */

@@ -103,7 +103,7 @@ static void test_defaults(void **state) {
     assert_int_equal(config.log_format, LOG_LOGFMT);
     assert_string_equal(config.log_file, "");
     assert_string_equal(config.metrics, "");
-    assert_int_equal(config.compat_05, 0);
+    assert_int_equal(config.compat, 0);
     assert_int_equal(config_n_keys, 25);
     assert_dumped("workers", "", "default, auto");
     assert_dumped("timeout", "30s", "default");
@@ -124,7 +124,7 @@ static void test_dump_is_a_file(void **state) {
     assert_memory_equal(&before, &config, sizeof config);
     assert_string_equal(config.log_file, "/a b#c");
     assert_int_equal(config.watchdog_ms, 0);
-    assert_int_equal(config.compat_05, 1);
+    assert_int_equal(config.compat, 1);
 }
 
 static void test_order_of_sources(void **state) {
@@ -196,7 +196,7 @@ static const struct {
     {"max_body = 4t", "max_body: \"4t\" is no size (4m, 256k) from 1k to 1g"},
     {"kv = f64", "kv: \"f64\" is not one of: f32 f16"},
     {"log_level = inf", "log_level: \"inf\" is not one of: error warn info debug"},
-    {"compat = 0.4", "compat: \"0.4\" is not one of: none 0.5"},
+    {"compat = 0.4", "compat: \"0.4\" is not one of: none 0.5 0.6"},
     {"model_dir = ", "model_dir: \"\" has 0 bytes, allowed are 1 to 4095"},
     {"log_file = \"a", "log_file: quotes go around the whole value"},
     {"log_file = \"a\" b", "log_file: quotes go around the whole value"},

@@ -6,13 +6,18 @@
 #include <stddef.h>
 #include <stdint.h>
 #include <arpa/inet.h>
+#include <errno.h>
 #include <fcntl.h>
 #include <grp.h>
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/prctl.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/syscall.h>
 #include <sys/un.h>
 #include <sys/wait.h>
 #include <sysexits.h>
@@ -127,6 +132,38 @@ static void test_full_queue(void **state) {
     assert_int_equal(open_one(), -EX_UNAVAILABLE);
     for (int i = 0; i <= n; i++) close(clients[i]);
     close(fd);
+}
+
+/* From here on listen(2) says EIO. */
+static int forbid_listen(void) {
+    struct sock_filter code[] = {
+        BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+        BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_listen, 0, 1),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ERRNO | EIO),
+        BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+    };
+    struct sock_fprog program = {.len = sizeof code / sizeof *code, .filter = code};
+    if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)) return -1;
+    return prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program);
+}
+
+/* A socket that cannot listen leaves no file behind. */
+static void test_listen_fails(void **state) {
+    int status;
+    struct stat st;
+    (void)state;
+    pid_t pid = fork();
+    if (!pid) {
+        setenv("CMOCKA_TEST_ABORT", "1", 1);
+        if (forbid_listen()) _exit(77);
+        assert_int_equal(open_one(), -EX_OSERR);
+        assert_text("listen: Input/output error");
+        _exit(0);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    if (WIFEXITED(status) && WEXITSTATUS(status) == 77) skip();
+    assert_int_equal(status, 0);
+    assert_int_equal(stat(path, &st), -1);
 }
 
 static void test_group(void **state) {
@@ -266,7 +303,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         TEST(test_unix),   TEST(test_remove_only_ours), TEST(test_full_queue),
         TEST(test_group),  TEST(test_directory),        TEST(test_tcp),
-        TEST(test_passed),
+        TEST(test_passed), TEST(test_listen_fails),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

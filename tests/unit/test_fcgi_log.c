@@ -13,6 +13,7 @@
 #include <string.h>
 #include <sys/socket.h>
 #include <sys/stat.h>
+#include <sys/wait.h>
 #include <unistd.h>
 
 #include <cmocka.h>
@@ -272,13 +273,41 @@ static void test_stuck_reader(void **state) {
     close(p[1]);
 }
 
+/* A child counts its own lost lines: those of its parent were counted already. */
+static void test_dropped_lines_are_not_inherited(void **state) {
+    int status;
+    (void)state;
+    log_name("parent");
+    snprintf(config.log_file, sizeof config.log_file, "/dev/full");
+    assert_int_equal(log_open(&config), 0);
+    log_info("x");
+    uint64_t before = log_dropped();
+    assert_true(before > 0);
+    pid_t pid = fork();
+    if (!pid) {
+        log_name("child");
+        int wrong = log_dropped() != 0;
+        log_info("x");
+        _exit(wrong || log_dropped() != 1);
+    }
+    assert_int_equal(waitpid(pid, &status, 0), pid);
+    assert_int_equal(status, 0);
+    log_name("main");
+    assert_int_equal(log_dropped(), before);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_logfmt),         cmocka_unit_test(test_json),
-        cmocka_unit_test(test_long_lines),     cmocka_unit_test(test_request_line),
-        cmocka_unit_test(test_errno_is_kept),  cmocka_unit_test(test_reopen),
-        cmocka_unit_test(test_one_write_each), cmocka_unit_test(test_journald),
+        cmocka_unit_test(test_logfmt),
+        cmocka_unit_test(test_json),
+        cmocka_unit_test(test_long_lines),
+        cmocka_unit_test(test_request_line),
+        cmocka_unit_test(test_errno_is_kept),
+        cmocka_unit_test(test_reopen),
+        cmocka_unit_test(test_one_write_each),
+        cmocka_unit_test(test_journald),
         cmocka_unit_test(test_stuck_reader),
+        cmocka_unit_test(test_dropped_lines_are_not_inherited),
     };
     signal(SIGPIPE, SIG_IGN);
     return cmocka_run_group_tests(tests, make_dir, remove_dir);

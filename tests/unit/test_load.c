@@ -115,11 +115,13 @@ static const struct golden {
     const char *name;
     struct mg_model_info info;
 } goldens[] = {
-    {"names", {27, 16, 4, 1, 16, 0, 4192, 17440, 1, "F32", "char", "", 19}},
-    {"names-f16", {27, 16, 4, 1, 16, 0, 4192, 9048, 1, "F16", "char", "", 19}},
-    {"chat-small", {59, 32, 4, 2, 64, 1, 30400, 122752, 1, "F32", "char", "", 67}},
-    {"unicode-chat", {58, 32, 8, 2, 48, 1, 29824, 120448, 4, "F32", "char", "", 195}},
-    {"escapes-shuffled", {43, 16, 2, 2, 24, 1, 7904, 32832, 1, "F32", "char", "", 27}},
+    {"names", {27, 16, 4, 1, 16, 0, 4192, 17440, 1, "F32", "char", "", 19, 0.5}},
+    {"names-f16", {27, 16, 4, 1, 16, 0, 4192, 9048, 1, "F16", "char", "", 19, 0.5}},
+    {"chat-small", {59, 32, 4, 2, 64, 1, 30400, 122752, 1, "F32", "char", "", 67, 0.5}},
+    {"unicode-chat",
+     {58, 32, 8, 2, 48, 1, 29824, 120448, 4, "F32", "char", "", 195, 0.5}},
+    {"escapes-shuffled",
+     {43, 16, 2, 2, 24, 1, 7904, 32832, 1, "F32", "char", "", 27, 0.5}},
 };
 
 static void test_golden(void **state) {
@@ -146,6 +148,7 @@ static void test_golden(void **state) {
     assert_int_equal(info->weights_bytes, want->weights_bytes);
     assert_int_equal(info->max_token_bytes, want->max_token_bytes);
     assert_int_equal(info->max_sample_bytes, want->max_sample_bytes);
+    assert_true(info->temperature == want->temperature);
     assert_string_equal(info->dtype, want->dtype);
     assert_string_equal(info->tokenizer, want->tokenizer);
     mg_model_close(m);

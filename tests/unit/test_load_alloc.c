@@ -76,6 +76,11 @@ static void test_both_tokenizers(void **state) {
     assert_true(fail_each("tests/data/good/both-tokenizers") > 50);
 }
 
+static void test_bpe(void **state) {
+    (void)state;
+    assert_true(fail_each("tests/data/good/tokenizer-chat") > 100);
+}
+
 /* The interposer itself: it sees the calls of others, and only while armed. */
 static void test_counts(void **state) {
     (void)state;
@@ -92,6 +97,7 @@ int main(void) {
         cmocka_unit_test(test_tiny),
         cmocka_unit_test(test_extra_tensors),
         cmocka_unit_test(test_both_tokenizers),
+        cmocka_unit_test(test_bpe),
         cmocka_unit_test(test_counts),
     };
     return cmocka_run_group_tests_name("load_alloc", tests, NULL, NULL);

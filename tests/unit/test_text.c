@@ -189,6 +189,54 @@ static void test_cases_at_every_split(void **state) {
     }
 }
 
+/* Leading white space, one run of ASCII punctuation, white space: at every split. */
+static void test_leading_punctuation_is_stripped(void **state) {
+    (void)state;
+    static const char *const pairs[][2] = {
+        {"", ""},
+        {" \n", ""},
+        {"!?", ""},
+        {"a!", "a!"},
+        {" a", "a"},
+        {"!a", "a"},
+        {" !? a. ", "a."},
+        {"- - a", "- a"},
+        {"\xC2\xA0~ \xE3\x80\x80\"b\"", "\"b\""},
+        {"\xC2\xBF"
+         "a",
+         "\xC2\xBF"
+         "a"}, /* not ASCII */
+        {"!\xE2\x82 !", FFFD " !"},
+        {"/0:9@A[Z`a{z", "0:9@A[Z`a{z"},
+    };
+    for (size_t i = 0; i < sizeof pairs / sizeof *pairs; i++)
+        for (size_t n = strlen(pairs[i][0]), cut = 0; cut <= n; cut++) {
+            char buf[64];
+            struct mg_text t;
+            mg_text_init(&t, buf, sizeof buf, 1);
+            t.strip = 1;
+            mg_text_append(&t, pairs[i][0], cut);
+            mg_text_append(&t, pairs[i][0] + cut, n - cut);
+            mg_text_finish(&t);
+            assert_int_equal(t.visible, strlen(pairs[i][1]));
+            assert_memory_equal(buf, pairs[i][1], t.visible);
+        }
+}
+
+static void test_tokens_alone(void **state) {
+    (void)state;
+    char buf[32];
+    struct mg_text t;
+    mg_text_init(&t, buf, sizeof buf, 1);
+    mg_text_append(&t, "\xE2\x82", 2);
+    mg_text_break(&t);
+    mg_text_break(&t);
+    mg_text_append(&t, "\xAC", 1);
+    mg_text_finish(&t);
+    assert_int_equal(t.visible, 6);
+    assert_memory_equal(buf, FFFD FFFD, 6);
+}
+
 static void test_trailing_space_is_held_back(void **state) {
     (void)state;
     char buf[32];
@@ -267,6 +315,8 @@ int main(void) {
         cmocka_unit_test(test_every_scalar_survives),
         cmocka_unit_test(test_blank),
         cmocka_unit_test(test_cases_at_every_split),
+        cmocka_unit_test(test_leading_punctuation_is_stripped),
+        cmocka_unit_test(test_tokens_alone),
         cmocka_unit_test(test_trailing_space_is_held_back),
         cmocka_unit_test(test_random_bytes_as_decoded_whole),
         cmocka_unit_test(test_full_buffer_is_not_overrun),
