@@ -71,7 +71,10 @@ def test_gauges():
     """Lanes and queue as they fill and empty; a killed worker's vanish."""
     with stack.Stack(stack.model(**LONG_MODEL), workers=1, lanes=2, queue=2, timeout="300s",
                      send_timeout="120s") as s:
-        more = [Stream(s.port, GENERATE, {"num_samples": 50, **ENDLESS}) for _ in range(3)]
+        # the first has both lanes until a sample ends, so samples are short: a slow CPU needs a minute
+        # for one of the whole context
+        body = {"num_samples": 50, "max_tokens": 400, **ENDLESS}
+        more = [Stream(s.port, GENERATE, body) for _ in range(3)]
         lanes_are(s, 2)
         queue_is(s, 1)
         assert s.status()["lanes"] == {"total": 2, "busy": 2}
