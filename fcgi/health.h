@@ -4,9 +4,9 @@
 #ifndef HEALTH_H
 #define HEALTH_H
 
-/* Ask for /health at "unix:/path", "/path" or "host:port". Prints one line and returns the
- * exit code: 0 a worker answered Ok, 64 no such form of address, 69 nobody listens or none
- * answers within three seconds, 76 the answer is another one. */
+/* Ask for /health at "unix:/path", "/path" or "host:port". Prints one line and returns
+ * the exit code: 0 a worker answered Ok, 64 no such form of address, 69 nobody listens
+ * or none answers within three seconds, 76 the answer is another one. */
 int health_ask(const char *address);
 
 #endif
