@@ -35,7 +35,7 @@ class Service(Scene):
         text = self.m.read("/usr/share/doc/microgpt-serve/README.Debian")
         commands = re.search(r"^3\. .*?\n\n(.*?)\n\n", text, re.S | re.M).group(1)
         self.m.run(f"cp -r /usr/share/microgpt/demo/names /root/my-model; cd /root; set -e\n{commands}")
-        assert self.curl(CHAT)[0] == 400  # that model is for no chat
+        assert self.asked(CHAT)[0] == 400  # that model is for no chat
         self.m.run(f"rm -r {MODELS}/my-model; ln -sfn {DEMO} {CURRENT} && systemctl reload {UNIT}")
         self.serves()
 
@@ -54,7 +54,7 @@ class Service(Scene):
             if works:
                 self.serves()
             else:
-                self.is_json(self.curl(CHAT), 502)
+                self.is_json(self.asked(CHAT), 502)
                 assert m.run(f"systemctl is-active {UNIT}", check=False).out.strip() == "inactive"
         assert m.run(f"systemctl stop {UNIT}; systemctl reload {UNIT}", check=False).code != 0
         m.run(f"for i in $(seq 15); do systemctl restart {UNIT} || exit 1; done")  # no start limit to reset
@@ -75,7 +75,7 @@ class Service(Scene):
             for verb in ("restart", "start"):
                 self.fails(verb, word)
                 for _ in range(3):
-                    self.is_json(self.curl(CHAT), 502)
+                    self.is_json(self.asked(CHAT), 502)
             m.run(f"{repair} && systemctl restart {UNIT}")
             self.serves()
 
@@ -100,9 +100,9 @@ class Service(Scene):
     def reload_waits(self):
         for _ in range(5):
             self.m.run(f"ln -sfn /usr/share/microgpt/demo/names {CURRENT}; systemctl reload {UNIT}")
-            assert self.curl(CHAT)[0] == 400
+            assert self.asked(CHAT)[0] == 400
             self.m.run(f"ln -sfn {DEMO} {CURRENT}; systemctl reload {UNIT}")
-            assert self.curl(CHAT)[0] == 200
+            assert self.asked(CHAT)[0] == 200
 
     @point("3: ten restarts under load lose no request")
     def restart_load(self):
