@@ -122,7 +122,11 @@ class Edge(Scene):
             to = f"{option} --resolve chat.example:443:127.0.0.1 -H 'X-Forwarded-For: 7.7.7.{next(number)}' "
             reply = self.curl(to + more, path, "https://chat.example")
             head = reply[1].lower()
-            assert reply[1].startswith(version) and head.count("strict-transport-security") == head.count("x-request-id") == 1, reply
+            if not reply[0] and more == BIG: # told before it had sent all, curl may lose the answer
+                reply = self.curl(to + more, path, "https://chat.example")
+                head = reply[1].lower()
+            assert reply[1].startswith(version), (option, more, reply)
+            assert head.count("strict-transport-security") == head.count("x-request-id") == 1, reply
             return reply
         for option, version in versions.items():
             assert ask(CHAT)[0] == 200
