@@ -410,7 +410,8 @@ def test_max_requests(model):
         for _ in range(23):
             assert serves(s.address)
         lib.eventually(lambda: s.workers() and first not in s.workers())
-        logged(s, "ended with code 0 and is replaced")
+        logged(s, "max_requests: asking to be replaced")
+        logged(s, rf"worker 1 \(pid {first}\) ended with code 0")
         lib.eventually(lambda: serves(s.address))
         assert status(s.address)["worker_restarts_total"] == 0
 
