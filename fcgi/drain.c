@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * drain.c - see drain.h. Idle connections go to other workers. Where nobody takes them (the
- * service stops, or there is no master) they end here, as gently as it can be done. */
+ * drain.c - see drain.h. Idle connections go to other workers. Where nobody takes them
+ * (the service stops, or there is no master) they end here, as gently as it can be
+ * done. */
 #include "drain.h"
 
 #include "clock.h"

@@ -47,8 +47,9 @@ static void on_signal(int sig) {
 static const int caught[] = {SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP};
 enum { N_CAUGHT = sizeof caught / sizeof *caught };
 
-/* Signals are let in while waiting only, so that no read or write is cut short. A master's
- * child is born with them blocked: one that comes before the handlers are there waits. */
+/* Signals are let in while waiting only, so that no read or write is cut short. A
+ * master's child is born with them blocked: one that comes before the handlers are
+ * there waits. */
 static void block_signals(sigset_t *waiting_mask) {
     sigset_t blocked;
     sigemptyset(&blocked);
@@ -136,8 +137,8 @@ static int64_t wait_ms(const struct worker *w) {
 
 /* ---- what happened ----------------------------------------------------------------- */
 
-/* One connection: new from the web server, or from a worker that drains. 0 = there is none,
- * -1 = errno. */
+/* One connection: new from the web server, or from a worker that drains. 0 = there is
+ * none, -1 = errno. */
 static int take_from(struct worker *w, int i) {
     struct server *s = &w->server;
     struct conn *c;

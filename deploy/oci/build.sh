@@ -16,7 +16,6 @@ mmdebstrap --quiet --variant=minbase \
     --customize-hook='chroot $1 dpkg -i /microgpt.deb >/dev/null && rm $1/microgpt.deb' \
     --customize-hook="cp -r $here/../../conf \$1/usr/share/microgpt/conf" \
     --customize-hook="install -D -m 755 $here/start \$1/usr/libexec/microgpt-start" \
-    --customize-hook="install -D -m 755 $here/health \$1/usr/libexec/microgpt-health" \
     --customize-hook='find $1/usr/share/doc -type f ! -name copyright -delete; rm -rf $1/usr/share/man $1/usr/share/locale' \
     --customize-hook='rm -rf $1/var/lib/apt/lists/* $1/var/cache/apt/* $1/var/log/*' \
     bookworm "$root"

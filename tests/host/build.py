@@ -38,7 +38,8 @@ def here(script):
 ENTER = r"""
     set -e; p=$(mktemp -d); mount -t tmpfs t $p; mkdir $p/u $p/w $p/r
     mount -t overlay o -o lowerdir=$1,upperdir=$p/u,workdir=$p/w $p/r
-    for d in proc sys dev; do mount --rbind /$d $p/r/$d; done
+    mount -t proc proc $p/r/proc
+    for d in sys dev; do mount --rbind /$d $p/r/$d; done
     mkdir $p/r/out $p/r/src; mount --bind $3 $p/r/out
     tar -C $2 -c --exclude=./build --exclude=./.git . | tar -x -C $p/r/src
     ip link set lo up
