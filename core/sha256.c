@@ -3,6 +3,7 @@
 #include "sha256.h"
 
 #include <assert.h>
+#include <nettle/base64.h>
 #include <nettle/sha2.h>
 #include <stdalign.h>
 #include <stdio.h>
@@ -30,4 +31,9 @@ void mg_sha256_end(struct mg_sha256 *h, unsigned char digest[MG_SHA256]) {
 
 void mg_hex(const unsigned char *bytes, size_t n, char *hex) {
     for (size_t i = 0; i < n; i++) snprintf(hex + 2 * i, 3, "%02x", bytes[i]);
+}
+
+void mg_base64(const unsigned char *bytes, size_t n, char *text) {
+    base64_encode_raw(text, n, bytes);
+    text[MG_BASE64(n) - 1] = '\0';
 }

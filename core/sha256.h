@@ -17,5 +17,8 @@ void mg_sha256_add(struct mg_sha256 *, const void *data, size_t len);
 void mg_sha256_end(struct mg_sha256 *, unsigned char digest[MG_SHA256]);
 /* n bytes as 2 n digits and NUL. */
 void mg_hex(const unsigned char *bytes, size_t n, char *hex);
+/* n bytes as base64 with its padding, and NUL. */
+#define MG_BASE64(n) (((n) + 2) / 3 * 4 + 1)
+void mg_base64(const unsigned char *bytes, size_t n, char *text);
 
 #endif
