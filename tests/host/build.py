@@ -24,7 +24,8 @@ def this_suite():
 
 
 def said(done):
-    assert done.returncode == 0, (done.stdout + done.stderr)[-2500:]
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, (text[text.find("FAILED"):] if "FAILED" in text else text[-2500:])[:2500]
     return done.stdout + done.stderr
 
 
@@ -71,7 +72,7 @@ class Package:
         print("       " + text.strip().splitlines()[-1])
 
     def built(self):
-        self.said = here(f"{DEB} && cp build/deb/*.deb {self.out}") if self.is_here else self.there(f"nice {DEB}; cp build/deb/*.deb /out")
+        self.said = here(f"{DEB} && cp build/deb/*.deb {self.out}") if self.is_here else self.there(f"nice env {DEB}; cp build/deb/*.deb /out")
 
     def lintian(self):
         tags = re.findall(r"^[EWI]: .*", self.said, re.M)

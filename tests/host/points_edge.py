@@ -188,7 +188,7 @@ class Edge(Scene):
                      "ls /etc/systemd/system/*.wants | grep microgpt.*@", check=False).out
         assert not left.strip(), left
         m.run(f"nginx -t -q && test -e {CONF} && systemctl reload nginx")
-        self.is_json(self.curl(CHAT), 502)
+        self.is_json(self.asked(CHAT), 502)
 
     @point("4: purge leaves nothing but models and the operator's files, and nginx -t passes with a leftover include")
     def purge(self):
