@@ -103,6 +103,7 @@ static void check_buckets(void) {
     assert_true(SAMPLE("first_token_seconds_bucket{le=\"1e-05\"}") == 1);
     assert_true(
         SAMPLE("model_info{model=\"m\\\"1\\\\__\",digest=\"0123456789abcdef\","
+               "fingerprint=\"00112233445566778899aabbccddeeff\","
                "dtype=\"F16\",tokenizer=\"char\",kernels=\"plain\",chat=\"true\"}") == 1);
 }
 
