@@ -35,7 +35,10 @@ static const char *reason_of(int status) {
 static const char *cache_line(const struct conn *c, int status, char buf[100]) {
     int good = status == 200 || status == 304;
     if (!c->cache) return "";
-    snprintf(buf, 100, "Cache-Control: %s\r\n", good ? c->cache : "no-store");
+    if (!good || strcmp(c->cache, "no-cache") != 0)
+        snprintf(buf, 100, "Cache-Control: %s\r\n", good ? c->cache : "no-store");
+    else /* nginx keeps what ended in 1970, and asks each time; else it would not keep it */
+        snprintf(buf, 100, "X-Accel-Expires: @1\r\nCache-Control: no-cache\r\n");
     return buf;
 }
 

@@ -140,7 +140,9 @@ static int parse_ask(struct server *s, struct request *r, const struct route *ro
     if (n < 0) return -1;
     switch (body_parse(&d, s->body, (size_t)n)) {
     case BODY_OK: break;
-    case BODY_BROKEN: return refuse(why, 400, "the body is not JSON: %s", d.error);
+    case BODY_BROKEN:
+        if (route->get) return refuse(why, 400, "a number of the query is too large");
+        return refuse(why, 400, "the body is not JSON: %s", d.error);
     case BODY_TOO_BIG:
         return refuse(why, 413,
                       "the body's JSON takes too much memory: send fewer values");

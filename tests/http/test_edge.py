@@ -8,6 +8,7 @@ import random
 import re
 import subprocess
 
+import attempts
 import conftest
 import fcgi
 import lib
@@ -148,9 +149,10 @@ def test_304_needs_no_lane():
     """With every lane taken and the queue full a known reply is answered at once; another is shed."""
     with stack.Stack(stack.model(**BIG_MODEL), workers=1, lanes=1, queue=1, timeout="300s") as s:
         tag = ask(s.port, "POST", GENERATE, {"max_tokens": 1}).get("ETag")
-        held = [Stream(s.port, GENERATE, {"num_samples": 2, **ENDLESS}) for _ in range(2)]
+        held = [Stream(s.port, GENERATE, ENDLESS)]
         assert held[0].open()
         lanes_are(s, 1)
+        held.append(Stream(s.port, GENERATE, ENDLESS))
         lib.eventually(lambda: s.sum("microgpt_queue_length") == 1)
         got = ask(s.port, "POST", GENERATE, {"max_tokens": 1}, [("If-None-Match", tag)])
         assert (got.status, got.get("ETag")) == (304, tag)
@@ -244,3 +246,68 @@ def test_curl_keeps_the_etag(chat_stack, tmp_path):
                               capture_output=True, text=True, check=True).stdout
     assert curl("--etag-save", tmp_path / "tag") == "200"
     assert curl("--etag-compare", tmp_path / "tag") == "304"
+
+
+# ---- kept by nginx ----
+
+@pytest.fixture()
+def cached():
+    """The shipped cache, switched on by the files of the example."""
+    with stack.Stack(stack.model(**conftest.CHAT_MODEL), workers=2) as s:
+        s.nginx.stop()
+        own = s.nginx.prefix / "microgpt.d"
+        own.mkdir(exist_ok=True)
+        for name in ("cache.http.conf", "cache.api.conf"):
+            text = (stack.ROOT / "deploy/examples/cache" / name).read_text()
+            (own / name).write_text(text.replace("/var/cache/nginx-microgpt", f"{s.nginx.prefix}/tmp/kept"))
+        s.nginx.start()
+        s.port = s.nginx.port
+        yield s
+
+
+def tokens(s):
+    return s.sum("microgpt_tokens_total")
+
+
+def test_equal_gets_compute_once(cached):
+    path = f"{GENERATE}?num_samples=20&seed=3"
+    replies = lib.together([lambda: ask(cached.port, "GET", path) for _ in range(50)])
+    assert {(r.status, r.body) for r in replies} == {(200, replies[0].body)}
+    states = [r.get("X-Cache") for r in replies]
+    assert states.count("MISS") == 1 and set(states) <= {"MISS", "HIT", "REVALIDATED", "EXPIRED"}, states
+    assert cached.sum("microgpt_requests_total", endpoint="generate", status="200") == 1
+    assert ask(cached.port, "GET", path).get("X-Cache") == "REVALIDATED"
+    got = ask(cached.port, "GET", path, None, [("If-None-Match", replies[0].get("ETag"))])
+    assert got.status == 304 and got.body == b""
+    assert ask(cached.port, "POST", GENERATE, {"num_samples": 20, "seed": 3}).body == replies[0].body
+    assert cached.sum("microgpt_requests_total", endpoint="generate", status="200") == 2  # a POST is not kept
+
+
+def test_pinned_is_kept(cached):
+    mine = cached.status()["model"]["fingerprint"]
+    path = f"/microgpt/v1/m/{mine}/generate?seed=4"
+    first = ask(cached.port, "GET", path)
+    again = ask(cached.port, "GET", path)
+    assert (first.get("X-Cache"), again.get("X-Cache")) == ("MISS", "HIT") and again.body == first.body
+    assert first.get("X-Request-Id") and first.get("X-Accel-Expires") is None
+    assert cached.sum("microgpt_requests_total", endpoint="generate") == 1
+
+
+def test_errors_are_not_kept(cached):
+    for _ in range(2):
+        got = ask(cached.port, "GET", f"{GENERATE}?seed=x")
+        assert (got.status, got.get("X-Cache")) == (422, "MISS")
+
+
+def test_no_old_reply_after_a_reload(cached):
+    path = f"{GENERATE}?seed=5"
+    old = ask(cached.port, "GET", path)
+    pinned = f"/microgpt/v1/m/{cached.status()['model']['fingerprint']}/generate?seed=5"
+    other = stack.model(**{**conftest.CHAT_MODEL, "seed": 4})
+    (cached.service.dir / "conf").write_text(re.sub("(?m)^model_dir = .*", f"model_dir = {other}",
+                                                    (cached.service.dir / "conf").read_text()))
+    attempts.reload_and_wait(cached.service)
+    new = ask(cached.port, "GET", path)
+    assert new.status == 200 and new.body != old.body and new.get("ETag") != old.get("ETag")
+    assert new.body == ask(cached.port, "POST", GENERATE, {"seed": 5}).body
+    assert ask(cached.port, "GET", pinned).status == 404
