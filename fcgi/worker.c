@@ -313,7 +313,8 @@ static void announce(struct worker *w) {
     const char *warning;
     char text[512];
     metrics_worker(WORKER_READY, s->engine.queue.n_lanes, s->config->queue,
-                   mg_model_info(s->engine.model), s->engine.name, s->engine.digest);
+                   mg_model_info(s->engine.model), s->engine.name, s->engine.digest,
+                   s->engine.fingerprint);
     for (int i = 0; (warning = mg_model_warning(s->engine.model, i)); i++)
         log_warn("%s", warning);
     startup_describe(s, text, sizeof text);

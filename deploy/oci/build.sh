@@ -11,7 +11,7 @@ mkdir -p "$out"
 # $1 below is mmdebstrap's, the root it makes
 # shellcheck disable=SC2016
 mmdebstrap --quiet --variant=minbase \
-    --include=nginx-light,libfcgi0ldbl,libjansson4,libedit2,systemd-standalone-sysusers \
+    --include=nginx-light,libfcgi0ldbl,libjansson4,libnettle8,libedit2,systemd-standalone-sysusers \
     --customize-hook="cp $deb \$1/microgpt.deb" \
     --customize-hook='chroot $1 dpkg -i /microgpt.deb >/dev/null && rm $1/microgpt.deb' \
     --customize-hook="cp -r $here/../../conf \$1/usr/share/microgpt/conf" \

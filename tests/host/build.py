@@ -12,7 +12,7 @@ import machine
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / os.environ.get("B", "build")
 TOOLS = ("systemd,systemd-dev,nginx-light,curl,ca-certificates,procps,make,gcc,libc6-dev,build-essential,debhelper,lintian,pkgconf,"
-         "dpkg-dev,libfcgi-dev,libjansson-dev,libblis-pthread-dev,libedit-dev,libcmocka-dev,python3,python3-pytest,"
+         "dpkg-dev,libfcgi-dev,libjansson-dev,nettle-dev,libblis-pthread-dev,libedit-dev,libcmocka-dev,python3,python3-pytest,"
          "spawn-fcgi,mandoc,util-linux,iproute2,systemd-sysv,dbus,openssl")
 DEB = "DEB_BUILD_OPTIONS='parallel=2 noautodbgsym' make -s --no-print-directory deb"
 PROGRAMS = "usr/bin/microgpt", "usr/sbin/microgpt-fcgi"
