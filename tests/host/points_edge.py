@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies before the service: every example used as it is, errors over HTTP/1.1, h2 and h3; and in the
 end, with all that in place, removal and purge."""
+import re
+
 from scene import CHAT, CONF, EXAMPLES, INCLUDE, INSTALL, JSON, MODELS, UNIT, Scene, point
 
 BIG = JSON + "--data-binary @/root/big"
@@ -172,6 +174,22 @@ class Edge(Scene):
         ask = lambda who: self.curl(f"-H 'X-Forwarded-For: {who}' " + JSON + "-d '{\"max_tokens\":1}'", "/microgpt/v1/generate")[0]
         got = [ask("6.6.6.6") for _ in range(40)]
         assert set(got) == {200, 429} and ask("6.6.6.7") == 200, got
+
+    @point("6: replies of GET kept by nginx, by the example")
+    def cache(self):
+        m, path = self.m, "/microgpt/v1/generate?seed=8&max_tokens=9"
+        self.example(("cache/cache.http.conf", "/etc/nginx/microgpt.d/cache.http.conf"),
+                     ("cache/cache.api.conf", "/etc/nginx/microgpt.d/cache.api.conf"))
+        self.nginx()
+        first, again = self.asked("", path=path), self.asked("", path=path)
+        assert (first[0], again[0], first[2]) == (200, 200, again[2]), (first, again)
+        assert "X-Cache: MISS" in first[1] and "X-Cache: REVALIDATED" in again[1], (first, again)
+        mine = re.search(r"X-Model-Fingerprint: (\w{32})", first[1]).group(1)
+        for state in ("MISS", "HIT"):
+            kept = self.asked("", path=path.replace("v1/", f"v1/m/{mine}/"))
+            assert kept[0] == 200 and kept[2] == first[2] and f"X-Cache: {state}" in kept[1], kept
+        m.run("rm /etc/nginx/microgpt.d/cache.*")
+        self.nginx()
 
     @point("6: the metrics server by the example")
     def scrape(self):
