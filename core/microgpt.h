@@ -86,9 +86,10 @@ const char *mg_model_warning(const struct mg_model *, int i);
 void mg_model_digest(const struct mg_model *, char hex[17]);
 
 /* What decides the bytes of every reply, as 32 hexadecimal digits and NUL: SHA-256 of
- * "microgpt", MG_SEMANTICS, the model (sizes, tokenizer, weights), kv and compat; never of
- * the instruction set, the build or how many work on it. "" with BLIS, which promises no
- * bits. Reads every byte of the weights (1 ms a megabyte, or a third with SHA-NI). */
+ * "microgpt", MG_SEMANTICS, the model (sizes, tokenizer, weights), kv and compat; never
+ * of the instruction set, the build or how many work on it. "" with BLIS, which
+ * promises no bits. Reads every byte of the weights (1 ms a megabyte, or a third with
+ * SHA-NI). */
 #define MG_SEMANTICS 1 /* raised by a change that may change a byte of any reply */
 enum { MG_FINGERPRINT = 32 };
 void mg_model_fingerprint(const struct mg_model *, enum mg_kv,
