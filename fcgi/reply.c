@@ -37,7 +37,7 @@ static const char *cache_line(const struct conn *c, int status, char buf[100]) {
     if (!c->cache) return "";
     if (!good || strcmp(c->cache, "no-cache") != 0)
         snprintf(buf, 100, "Cache-Control: %s\r\n", good ? c->cache : "no-store");
-    else /* nginx keeps what ended in 1970, and asks each time; else it would not keep it */
+    else /* nginx keeps what ended in 1970 and asks each time; else it would not keep */
         snprintf(buf, 100, "X-Accel-Expires: @1\r\nCache-Control: no-cache\r\n");
     return buf;
 }
