@@ -1,5 +1,6 @@
 # microgpt-serve: `make help`. Nothing to configure; everything is built under $(B).
 SHELL  := /bin/bash
+comma  := ,
 B      ?= build
 PREFIX ?= /usr/local
 SYSCONFDIR ?= /etc
@@ -44,8 +45,9 @@ LIB  := $(B)/libmicrogpt.a
 SVC  := $(B)/microgpt-fcgi
 CLI  := $(B)/microgpt
 UNIT := $(UNIT_SRC:%.c=$(B)/%)
+FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: test-arm test-host test-all help all lib run demo test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
+.PHONY: fuzz fuzzers test-arm test-host test-all help all lib run demo test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
 MAKEFLAGS += --no-builtin-rules # they would try to make the .d files
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -85,7 +87,11 @@ $(B)/tests/unit/test_train_%: $(B)/tests/unit/test_train_%.o $(TRAIN_OBJ) $(UNIT
 	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lnettle $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 $(B)/tests/bench/train: $(B)/tests/bench/train.o $(B)/tests/bench/peak.o $(TRAIN_OBJ) $(LIB)
 	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lnettle $(BLIS_LIB) -lpthread -lm $(LDLIBS)
-unit: $(UNIT)
+# targets of the fuzzers: with clang's engine in build/fuzz, else with a short run of our own
+FUZZ_DRIVER := $(if $(findstring fuzzer,$(SAN)),,$(B)/tests/fuzz/driver.o)
+$(B)/tests/fuzz/fuzz_%: $(B)/tests/fuzz/fuzz_%.o $(B)/tests/fuzz/fuzz.o $(FUZZ_DRIVER) $(B)/libservice.a $(TRAIN_OBJ) $(LIB)
+	$(Q)$(CC) $(ALLLDFLAGS) $(FUZZ_LINK) -o $@ $^ -lfcgi -ljansson -lnettle $(BLIS_LIB) -lpthread -lm $(LDLIBS)
+unit: $(UNIT) $(FUZZERS)
 
 # ---- running, installing --------------------------------------------------------------------
 export B PORT PREFIX SYSCONFDIR DESTDIR
@@ -130,6 +136,13 @@ test-host: ## package, units and recipes on Debian 12 and 13 that booted (root; 
 SUITES := test test-host
 test-all: ## all of $(SUITES)
 	@tests/all $(SUITES)
+FUZZ ?= # one of tests/fuzz/fuzz_*.c, by its name; all of them for TIME seconds each
+TIME ?= 60
+fuzz:    ## clang's fuzzers: make fuzz FUZZ=record TIME=600
+	@conf/deps.sh $(DEPS) clang
+	@$(call build,CC=clang SAN=fuzzer-no-link$(comma)address$(comma)undefined B=$(B)/fuzz FUZZ_LINK=-fsanitize=fuzzer fuzzers)
+	@tests/fuzz/run $(B)/fuzz "$(FUZZ)" $(TIME)
+fuzzers: $(FUZZERS)
 soak:    ## what takes longer than a test run should: load, leaks, reloads
 	@conf/deps.sh $(DEPS)
 	@$(call build,all)
