@@ -69,22 +69,22 @@ $(LIB): $(CORE_OBJ)
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 $(SVC): $(FCGI_SRC:%.c=$(B)/%.o) $(LIB)
-	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson $(BLIS_LIB) -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson -lnettle $(BLIS_LIB) -lm $(LDLIBS)
 $(CLI): $(CLI_SRC:%.c=$(B)/%.o) $(TRAIN_SRC:%.c=$(B)/%.o) $(LIB)
-	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -ledit -lpthread -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lnettle $(BLIS_LIB) -ledit -lpthread -lm $(LDLIBS)
 # tests of the service's parts: all of it but main
 $(B)/libservice.a: $(patsubst %.c,$(B)/%.o,$(filter-out fcgi/main.c,$(FCGI_SRC)))
 	@rm -f $@
 	$(Q)ar rcs $@ $^
 $(B)/tests/unit/test_fcgi_%: $(B)/tests/unit/test_fcgi_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(B)/libservice.a $(LIB)
-	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -lfcgi -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -lfcgi -ljansson -lnettle $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 $(B)/tests/unit/test_%: $(B)/tests/unit/test_%.o $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
-	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lnettle $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 TRAIN_OBJ := $(TRAIN_SRC:%.c=$(B)/%.o)
 $(B)/tests/unit/test_train_%: $(B)/tests/unit/test_train_%.o $(TRAIN_OBJ) $(UNIT_LIB:%.c=$(B)/%.o) $(LIB)
-	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lcmocka -ljansson -lnettle $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 $(B)/tests/bench/train: $(B)/tests/bench/train.o $(B)/tests/bench/peak.o $(TRAIN_OBJ) $(LIB)
-	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -lpthread -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lnettle $(BLIS_LIB) -lpthread -lm $(LDLIBS)
 unit: $(UNIT)
 
 # ---- running, installing --------------------------------------------------------------------
@@ -156,7 +156,7 @@ test-arm: $(HASHES) ## the kernels on aarch64 (under qemu) and here give the sam
 # ---- speed ----------------------------------------------------------------------------------
 $(B)/tests/bench/peak.o: CFLAGS += -march=native -ffp-contract=fast
 $(B)/tests/bench/bench: $(addprefix $(B)/tests/,bench/bench.o bench/peak.o unit/oracle.o) $(LIB)
-	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson $(BLIS_LIB) -lm $(LDLIBS)
+	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lnettle $(BLIS_LIB) -lm $(LDLIBS)
 $(B)/tests/bench/make-model: $(addprefix $(B)/tests/,bench/make_model.o unit/make_model.o)
 	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lm $(LDLIBS)
 $(B)/tests/bench/nothing: $(B)/tests/bench/nothing.o

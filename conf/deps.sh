@@ -4,7 +4,7 @@
 # nothing, starts no service. "a|b" means any one of them; the first is installed if none is there.
 # Another list may be given as arguments.
 set -eu
-[ $# -gt 0 ] || set -- gcc make libc6-dev libfcgi-dev libjansson-dev \
+[ $# -gt 0 ] || set -- gcc make libc6-dev libfcgi-dev libjansson-dev nettle-dev \
     'libblis-pthread-dev|libblis-openmp-dev|libblis-serial-dev' libedit-dev libcmocka-dev \
     'nginx-light|nginx|nginx-full|nginx-extras' python3 python3-pytest curl spawn-fcgi mandoc
 

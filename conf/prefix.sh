@@ -9,7 +9,7 @@ case $socket in /*) socket=unix:$socket ;; esac
 from=$(dirname "$0")
 mkdir -p "$dir/conf.d" "$dir/snippets" "$dir/logs" "$dir/tmp"
 for f in nginx.conf conf.d/microgpt.conf conf.d/microgpt-pool.conf snippets/microgpt.conf snippets/microgpt-common.conf \
-         snippets/microgpt-limits.conf snippets/microgpt-api.conf snippets/microgpt-headers.conf; do
+         snippets/microgpt-limits.conf snippets/microgpt-api.conf snippets/microgpt-headers.conf snippets/microgpt-cache.conf; do
     sed -e "s|127\.0\.0\.1:8080|127.0.0.1:$port|" -e "s|unix:/run/microgpt/fcgi\.sock|$socket|" \
         "$from/$f" > "$dir/$f"
 done

@@ -20,6 +20,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "sha256.h"
+
 #define MG_VERSION "1.0.0"
 
 /* ---- errors ------------------------------------------------------------------------ */
@@ -82,6 +84,16 @@ const char *mg_model_warning(const struct mg_model *, int i);
  * hexadecimal digits and NUL. Reads every byte of the mapping (a few ms per 25 MB); same
  * on every machine. */
 void mg_model_digest(const struct mg_model *, char hex[17]);
+
+/* What decides the bytes of every reply, as 32 hexadecimal digits and NUL: SHA-256 of
+ * "microgpt", MG_SEMANTICS, the model (sizes, tokenizer, weights), kv and compat; never
+ * of the instruction set, the build or how many work on it. "" with BLIS, which
+ * promises no bits. Reads every byte of the weights (1 ms a megabyte, or a third with
+ * SHA-NI). */
+#define MG_SEMANTICS 1 /* raised by a change that may change a byte of any reply */
+enum { MG_FINGERPRINT = 32 };
+void mg_model_fingerprint(const struct mg_model *, enum mg_kv,
+                          char hex[MG_FINGERPRINT + 1]);
 
 /* 1 if addr lies in the mapped weights: for a SIGBUS handler that wants to name the file.
  * Async-signal-safe. */

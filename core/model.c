@@ -34,6 +34,11 @@ static int read_bpe(struct mg_model *m, int dirfd, const char *path,
     size_t len;
     char *text = mg_file_read(dirfd, "tokenizer.json", path, MG_BPE_MAX_FILE, &len, err);
     if (!text) return -1;
+    struct mg_sha256 h;
+    mg_sha256_init(&h);
+    mg_sha256_add(&h, text, len);
+    mg_sha256_end(&h, m->tokenizer_sha256);
+    m->has_tokenizer_file = 1;
     m->tokenizer_digest = mg_digest(text, len);
     m->tokenizer = mg_tokenizer_bpe(path, text, len, err);
     free(text);

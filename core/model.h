@@ -21,7 +21,9 @@ struct mg_model {
     struct mg_tokenizer *tokenizer;
     const struct mg_ops *ops; /* the kernels chosen for this machine */
     struct mg_weights *weights;
-    uint64_t meta_digest, tokenizer_digest; /* the latter in format B only */
+    uint64_t meta_digest, tokenizer_digest;    /* the latter in format B only */
+    int has_tokenizer_file;                    /* format B */
+    unsigned char tokenizer_sha256[MG_SHA256]; /* of it */
     char *warning[MG_MAX_WARNINGS];
 };
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  *
- * sampler.c - random state and the choice of a token (generation.md, "Random numbers and
- * sampling"). Everything is double and in a fixed order, and exp comes from the kernels,
- * whose bits are the same on every machine. Knows no lanes, texts or roles. */
+ * sampler.c - random state and the choice of a token: xorshift64 from a mixed seed, and
+ * softmax over the logits. Everything is double and in a fixed order, and exp comes
+ * from the kernels, whose bits are the same on every machine. Knows no lanes, texts or
+ * roles. */
 #include "sampler.h"
 
 #include "ops.h"

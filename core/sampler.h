@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * sampler.h - seed to state, and one draw from logits (generation.md). Internal to
+ * sampler.h - seed to state, and one draw from logits. Internal to
  * core. */
 #ifndef MG_SAMPLER_H
 #define MG_SAMPLER_H

@@ -7,7 +7,7 @@ set -euo pipefail
 cd "$(dirname "$0")/.."
 units=systemd # systemd.pc, which from Debian 13 on is in a package of its own
 apt-cache show systemd-dev >/dev/null 2>&1 && units=systemd-dev
-conf/deps.sh build-essential debhelper dpkg-dev 'pkgconf|pkg-config' "$units" libfcgi-dev libjansson-dev \
+conf/deps.sh build-essential debhelper dpkg-dev 'pkgconf|pkg-config' "$units" libfcgi-dev libjansson-dev nettle-dev \
     'libblis-pthread-dev|libblis-serial-dev' libedit-dev
 version=$(sed -n 's/^#define MG_VERSION "\(.*\)"/\1/p' core/microgpt.h)
 out=$B/deb tree=$B/deb/microgpt-serve-$version

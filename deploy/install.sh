@@ -52,7 +52,7 @@ put 755 "$B/microgpt" "$PREFIX/bin/microgpt"
 put_conf conf/microgpt.conf "$SYSCONFDIR/microgpt/microgpt.conf"
 put_conf conf/conf.d/microgpt.conf "$SYSCONFDIR/nginx/conf.d/microgpt.conf"
 put_conf conf/conf.d/microgpt-pool.conf "$SYSCONFDIR/nginx/conf.d/microgpt-pool.conf"
-for f in microgpt microgpt-common microgpt-limits microgpt-api microgpt-headers; do
+for f in microgpt microgpt-common microgpt-limits microgpt-api microgpt-headers microgpt-cache; do
     put_conf conf/snippets/$f.conf "$SYSCONFDIR/nginx/snippets/$f.conf"
 done
 put_conf deploy/logrotate/microgpt "$SYSCONFDIR/logrotate.d/microgpt"

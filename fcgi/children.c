@@ -35,8 +35,8 @@ void children_init(int signal_fd) {
 
 /* ---- start ---- */
 
-/* In the child. The master's signals stay blocked: the worker lets them in when it has its
- * handlers. Leaves by exit, so that what was registered for it runs. */
+/* In the child. The master's signals stay blocked: the worker lets them in when it has
+ * its handlers. Leaves by exit, so that what was registered for it runs. */
 static void run_child(const struct child_start *s, int slot, int words_fd, pid_t master) {
     char who[32];
     prctl(PR_SET_PDEATHSIG, SIGTERM);

@@ -16,8 +16,8 @@ static inline int64_t clock_ns(void) {
     return t.tv_sec * NS_PER_S + t.tv_nsec;
 }
 
-/* For poll(): the milliseconds from now to then, rounded up; 0 = it has passed; at most an
- * hour; -1 = then is INT64_MAX, no such time. */
+/* For poll(): the milliseconds from now to then, rounded up; 0 = it has passed; at most
+ * an hour; -1 = then is INT64_MAX, no such time. */
 static inline int clock_wait_ms(int64_t then_ns, int64_t now_ns) {
     if (then_ns == INT64_MAX) return -1;
     if (then_ns <= now_ns) return 0;

@@ -191,8 +191,12 @@ static int apply_long(struct load *l, struct config_action *a, int argc, char **
     const char *value = optarg[len] ? optarg + len + 1 : NULL;
     if (!value && !strcmp(optarg, "help")) return !(a->help = 1);
     if (!value && !strcmp(optarg, "version")) return !(a->version = 1);
-    if (len == 6 && !strncmp(optarg, "reload", len)) {
-        a->reload = value ? value : optind < argc ? argv[optind++] : "";
+    const char **question = len != 6                          ? NULL
+                            : !strncmp(optarg, "reload", len) ? &a->reload
+                            : !strncmp(optarg, "health", len) ? &a->health
+                                                              : NULL;
+    if (question) {
+        *question = value ? value : optind < argc ? argv[optind++] : "";
         return 0;
     }
     if (!value && optind < argc && config_key_find(optarg, len)) value = argv[optind++];
@@ -231,7 +235,7 @@ static int apply_flags(struct load *l, struct config_action *a, int argc, char *
 static int load_all(struct load *l, struct config_action *a, int argc, char **argv) {
     int rc =
         apply_flags(l, a, argc, argv); /* for -c; the values are applied again below */
-    if (rc || a->help || a->version || a->reload) return rc;
+    if (rc || a->help || a->version || a->reload || a->health) return rc;
     if ((rc = apply_defaults(l))) return rc;
     if (*a->file && (rc = apply_file(l, a->file))) return rc;
     if ((rc = apply_environment(l))) return rc;
@@ -287,6 +291,7 @@ void config_usage(FILE *out) {
           "  -t            check configuration, socket address and checkpoint, and exit\n"
           "  -T            print every effective value and where it came from, and exit\n"
           "  --reload PID  have that master reload, and exit when it is decided\n"
+          "  --health SOCKET  ask a running service whether a worker answers, and exit\n"
           "  -V            version\n"
           "  -f            stay in the foreground (it always does)\n"
           "  -h, --help    this text\n\n"

@@ -49,6 +49,7 @@ struct config_action {
     int version;        /* -V */
     int help;           /* --help */
     const char *reload; /* --reload PID; NULL = no. Not copied */
+    const char *health; /* --health SOCKET; likewise */
     char file[4096];    /* -c, "" = none */
 };
 

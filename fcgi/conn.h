@@ -25,17 +25,18 @@ struct conn_pool;
 struct conn {
     enum conn_state state;
     int fd;
-    int index;        /* its place in the pool, for tables beside it */
-    int gone;         /* the peer left or failed: nothing more can be written */
-    int parked;       /* idle after an answer: the next request may never come */
-    int last;         /* the next answer ends the connection (the worker drains) */
-    int head;         /* of this request: the answer has no body */
-    int no_store;     /* of this request: the answer is not for caches */
-    size_t owed;      /* bytes accepted by conn_put that the socket has not taken */
-    int64_t since_ns; /* when the request's first byte was seen; idle: when it was
+    int index;         /* its place in the pool, for tables beside it */
+    int gone;          /* the peer left or failed: nothing more can be written */
+    int parked;        /* idle after an answer: the next request may never come */
+    int last;          /* the next answer ends the connection (the worker drains) */
+    int head;          /* of this request: the answer has no body */
+    const char *cache; /* of this request: Cache-Control of 200 and 304, errors then
+                          have no-store; NULL: none */
+    size_t owed;       /* bytes accepted by conn_put that the socket has not taken */
+    int64_t since_ns;  /* when the request's first byte was seen; idle: when it was
                          parked */
-    int64_t moved_ns; /* when bytes last moved in either direction */
-    void *request;    /* the loop's own */
+    int64_t moved_ns;  /* when bytes last moved in either direction */
+    void *request;     /* the loop's own */
 };
 
 /* max connections; bodies over max_body are drained and flagged. NULL: out of memory. */

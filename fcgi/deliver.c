@@ -3,8 +3,11 @@
  * samples, whole replies. Their shape is the dialect's. */
 #include "serve.h"
 
+#include "etag.h"
 #include "log.h"
 #include "reply.h"
+
+#include <string.h>
 
 enum { OWED_MAX = 64 << 10 }; /* a stream that owes more waits for its client */
 
@@ -14,12 +17,13 @@ static const char no_room[] = "the server has no memory for this reply now: try 
 
 static void send_whole(struct server *s, struct request *r) {
     struct buffer out = {.budget = &s->engine.queue.budget};
-    char header[160] = "";
-    if (r->dialect->whole(r, &out, header, sizeof header)) {
+    char header[160 + ETAG_LINES] = "";
+    if (r->dialect->whole(r, &out, header, 160)) {
         buffer_free(&out);
         serve_shed(s, r, no_room);
         return;
     }
+    etag_lines(r, s->engine.fingerprint, out.bytes, out.len, header + strlen(header));
     serve_account(s, r, 200, finish_name(r->finish));
     reply_bytes(r->conn, s->now_ns, 200, "application/json", header, out.bytes, out.len);
     buffer_free(&out);
@@ -36,8 +40,10 @@ static int keep_sample(struct request *r, int sample, const struct mg_output *ou
 
 /* The head, and what the dialect begins with: once the prompt is computed. */
 static void begin_stream(const struct server *s, struct request *r) {
+    char lines[ETAG_LINES];
+    etag_lines(r, s->engine.fingerprint, NULL, 0, lines);
     r->begun = 1;
-    reply_stream_begin(r->conn, s->now_ns);
+    reply_stream_begin(r->conn, s->now_ns, lines);
     if (r->dialect->begin) reply_event(r->conn, s->now_ns, r->dialect->begin(r));
 }
 

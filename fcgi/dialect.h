@@ -15,6 +15,7 @@ struct dialect_limits {
 };
 
 struct dialect {
+    const char *name; /* of the route, for what is told apart by it */
     /* The body as r->ask, and the messages of a chat as r->messages, borrowed from the
      * body. 0, or -1 with *why. */
     int (*parse)(struct request *r, const struct body *, const struct dialect_limits *,

@@ -252,12 +252,14 @@ static json_t *error(int status, const char *text) {
     return json_pack("{s:s}", "error", text);
 }
 
-const struct dialect dialect_generate = {.parse = parse_generate,
+const struct dialect dialect_generate = {.name = "generate",
+                                         .parse = parse_generate,
                                          .delta = delta,
                                          .finish = finish,
                                          .whole = whole_generate,
                                          .error = error};
-const struct dialect dialect_chat = {.parse = parse_chat,
+const struct dialect dialect_chat = {.name = "chat",
+                                     .parse = parse_chat,
                                      .begin = begin_chat,
                                      .delta = delta,
                                      .finish = finish,

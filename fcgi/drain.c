@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
- * drain.c - see drain.h. Idle connections go to other workers. Where nobody takes them (the
- * service stops, or there is no master) they end here, as gently as it can be done. */
+ * drain.c - see drain.h. Idle connections go to other workers. Where nobody takes them
+ * (the service stops, or there is no master) they end here, as gently as it can be
+ * done. */
 #include "drain.h"
 
 #include "clock.h"
@@ -22,7 +23,7 @@ void drain_begin(struct drain *d, struct server *s, const char *why) {
     d->keep_until_ns = s->now_ns + KEEP_NS;
     d->until_ns = s->now_ns + s->config->drain_timeout_ms * NS_PER_MS;
     metrics_worker(WORKER_DRAINING, q->n_lanes, s->config->queue,
-                   mg_model_info(s->engine.model), NULL, NULL);
+                   mg_model_info(s->engine.model), NULL, NULL, NULL);
     notify_send("STOPPING=1");
     log_info("%s: finishing %d requests", why, q->n_live);
 }

@@ -38,7 +38,7 @@ static int exit_code(const struct mg_error *err) {
     return EX_OSERR;
 }
 
-/* Once: the digest reads every byte of the weights. */
+/* Once: digest and fingerprint read every byte of the weights. */
 static void identify(struct engine *e) {
     char *real = realpath(e->config->model_dir, NULL);
     const char *path = real ? real : e->config->model_dir;
@@ -46,6 +46,7 @@ static void identify(struct engine *e) {
     snprintf(e->name, sizeof e->name, "%.255s", slash && slash[1] ? slash + 1 : path);
     free(real);
     mg_model_digest(e->model, e->digest);
+    mg_model_fingerprint(e->model, (enum mg_kv)e->config->kv, e->fingerprint);
 }
 
 int engine_open(struct engine *e, const struct config *config, char *text, size_t size) {

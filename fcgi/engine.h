@@ -11,8 +11,9 @@ struct engine {
     struct mg_model *model;
     struct mg_batch *batch;
     struct queue queue;
-    char name[256];  /* last part of the model's real path */
-    char digest[17]; /* of its files */
+    char name[256];                       /* last part of the model's real path */
+    char digest[17];                      /* of its files */
+    char fingerprint[MG_FINGERPRINT + 1]; /* of what decides replies; "": no promise */
 };
 
 struct engine_memory {

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: Apache-2.0
  * handover.h - open connections on their way from one worker to another. The master makes
- * one SOCK_SEQPACKET pair that all workers inherit: who gives sends the descriptor, any one
- * that takes gets it. What nobody has taken yet outlives every worker, and waits as new
- * connections do in the listening socket. Unread bytes stay with the connection. Knows
- * nothing of what is said on it. */
+ * one SOCK_SEQPACKET pair that all workers inherit: who gives sends the descriptor, any
+ * one that takes gets it. What nobody has taken yet outlives every worker, and waits as
+ * new connections do in the listening socket. Unread bytes stay with the connection.
+ * Knows nothing of what is said on it. */
 #ifndef HANDOVER_H
 #define HANDOVER_H
 
@@ -20,7 +20,8 @@ int handover_give(const struct handover *, int fd, int parked);
  * -1 with errno: EAGAIN there is none, EPIPE there will be none, EMFILE none is taken
  * without a free descriptor, ECONNABORTED one was lost on its way. */
 int handover_take(const struct handover *, int *parked);
-/* From now on handover_give says -1, in every process. What is on its way may be taken. */
+/* From now on handover_give says -1, in every process. What is on its way may be taken.
+ * */
 void handover_end(const struct handover *);
 
 #endif

@@ -276,12 +276,16 @@ static int open_address(const struct addrinfo *a, int backlog, int any) {
     return -1;
 }
 
-/* The first address of that family (0 = any) that opens; -1 with errno. */
+/* The first address of that family (0 = any) that opens; -1 with errno. One that is taken
+ * ends it: a name with two addresses (localhost) is not to be served on the other. */
 static int open_first(const struct addrinfo *a, int family, int backlog, int any) {
     int fd = -1;
     errno = EADDRNOTAVAIL;
-    for (; a && fd < 0; a = a->ai_next)
-        if (!family || a->ai_family == family) fd = open_address(a, backlog, any);
+    for (; a && fd < 0; a = a->ai_next) {
+        if (family && a->ai_family != family) continue;
+        fd = open_address(a, backlog, any);
+        if (fd < 0 && errno == EADDRINUSE) break;
+    }
     return fd;
 }
 

@@ -14,6 +14,7 @@
 
 #include "config.h"
 #include "control.h"
+#include "health.h"
 #include "machine.h"
 #include "listen.h"
 #include "log.h"
@@ -140,6 +141,7 @@ int main(int argc, char **argv) {
     }
     if (action.version) return print_version();
     if (action.reload) return control_reload(action.reload);
+    if (action.health) return health_ask(action.health);
     if (action.dump) {
         config_dump(stdout);
         return fflush(stdout) ? EX_OSERR : 0;

@@ -25,7 +25,7 @@
 
 const char *const endpoint_names[EP_COUNT] = {"generate", "chat",   "health",
                                               "metrics",  "status", "other"};
-const int metrics_statuses[N_STATUS - 1] = {200, 400, 404, 405, 406, 408,
+const int metrics_statuses[N_STATUS - 1] = {200, 304, 400, 404, 405, 406, 408,
                                             413, 415, 422, 499, 500, 503};
 #define DECADE(n) 1 * (n), 5 * (n) / 2, 5 * (n)
 const int64_t metrics_bounds_ns[N_BOUNDS] = {
@@ -108,13 +108,14 @@ static void copy_label(char *out, size_t size, const char *s) {
 
 void metrics_worker(enum worker_state state, int lanes, int queue,
                     const struct mg_model_info *info, const char *model_name,
-                    const char *digest) {
+                    const char *digest, const char *fingerprint) {
     struct slot_model *m = &self->model;
     STORE(self->lanes, lanes);
     STORE(self->queue, queue);
     if (info && model_name) {
         copy_label(m->name, sizeof m->name, model_name);
         copy_label(m->digest, sizeof m->digest, digest);
+        copy_label(m->fingerprint, sizeof m->fingerprint, fingerprint);
         copy_label(m->dtype, sizeof m->dtype, info->dtype);
         copy_label(m->tokenizer, sizeof m->tokenizer, info->tokenizer);
         copy_label(m->kernels, sizeof m->kernels, info->kernels);

@@ -39,7 +39,7 @@ void metrics_gauges(int lanes_busy, int queue_length, int connections);
 void metrics_heartbeat(int64_t monotonic_ns);
 /* model_name NULL: what was said of the model stays. */
 void metrics_worker(enum worker_state, int lanes, int queue, const struct mg_model_info *,
-                    const char *model_name, const char *digest);
+                    const char *model_name, const char *digest, const char *fingerprint);
 
 /* Text for /metrics: all slots. malloc'd, caller frees; *len without NUL. NULL: out of
  * memory. */

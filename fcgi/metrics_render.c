@@ -154,8 +154,8 @@ static void put_gauges(FILE *f, const struct sums *sum) {
 
 static int same_model(const struct slot_model *a, const struct slot_model *b) {
     return !strcmp(a->name, b->name) && !strcmp(a->digest, b->digest) &&
-           !strcmp(a->dtype, b->dtype) && !strcmp(a->tokenizer, b->tokenizer) &&
-           !strcmp(a->kernels, b->kernels);
+           !strcmp(a->fingerprint, b->fingerprint) && !strcmp(a->dtype, b->dtype) &&
+           !strcmp(a->tokenizer, b->tokenizer) && !strcmp(a->kernels, b->kernels);
 }
 
 /* A quoted label value with its escapes; the texts are ASCII (copy_label). */
@@ -170,6 +170,7 @@ static void put_model(FILE *f, const struct slot_model *m) {
     fputs("microgpt_model_info{", f);
     put_label(f, "model", m->name);
     put_label(f, ",digest", m->digest);
+    put_label(f, ",fingerprint", m->fingerprint);
     put_label(f, ",dtype", m->dtype);
     put_label(f, ",tokenizer", m->tokenizer);
     put_label(f, ",kernels", m->kernels);
@@ -231,20 +232,22 @@ char *metrics_render(size_t *len) {
 static const char *const state_names[] = {"none", "starting", "ready", "draining"};
 
 static json_t *describe_model(const struct slot_model *m) {
-    return json_pack("{s:s, s:s, s:I, s:s, s:s, s:s, s:b, s:i}", "name", m->name,
-                     "digest", m->digest, "parameters", (json_int_t)m->n_params, "dtype",
-                     m->dtype, "tokenizer", m->tokenizer, "kernels", m->kernels, "chat",
-                     m->has_chat, "block_size", m->block_size);
+    return json_pack("{s:s, s:s, s:s, s:I, s:s, s:s, s:s, s:b, s:i}", "name", m->name,
+                     "digest", m->digest, "fingerprint", m->fingerprint, "parameters",
+                     (json_int_t)m->n_params, "dtype", m->dtype, "tokenizer",
+                     m->tokenizer, "kernels", m->kernels, "chat", m->has_chat,
+                     "block_size", m->block_size);
 }
 
 static json_t *describe_worker(int i) {
     const struct slot *s = &metrics_table()->slot[i];
-    return json_pack(
-        "{s:i, s:i, s:s, s:i, s:s, s:i, s:i, s:i, s:i, s:i, s:I}", "worker", s->number,
-        "pid", s->pid, "state", state_names[metrics_slot_state(i)], "generation",
-        s->generation, "digest", s->model.digest, "lanes", s->lanes, "lanes_busy",
-        s->lanes_busy, "queue", s->queue, "queue_length", s->queue_length, "connections",
-        s->connections, "requests_of_slot", (json_int_t)count_requests(s));
+    return json_pack("{s:i, s:i, s:s, s:i, s:s, s:s, s:i, s:i, s:i, s:i, s:i, s:I}",
+                     "worker", s->number, "pid", s->pid, "state",
+                     state_names[metrics_slot_state(i)], "generation", s->generation,
+                     "digest", s->model.digest, "fingerprint", s->model.fingerprint,
+                     "lanes", s->lanes, "lanes_busy", s->lanes_busy, "queue", s->queue,
+                     "queue_length", s->queue_length, "connections", s->connections,
+                     "requests_of_slot", (json_int_t)count_requests(s));
 }
 
 /* An array of the living workers; NULL: out of memory. */

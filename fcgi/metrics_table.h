@@ -8,8 +8,8 @@
 #include "metrics.h"
 
 #define TABLE_MAGIC   "mgptmet"
-#define TABLE_VERSION 1u
-#define N_STATUS      13 /* the last one is "other" */
+#define TABLE_VERSION 2u
+#define N_STATUS      14 /* the last one is "other" */
 #define N_BOUNDS      22 /* 10 us ... 100 s in steps of 1, 2.5, 5 */
 
 extern const int64_t metrics_bounds_ns[N_BOUNDS];
@@ -22,7 +22,8 @@ struct histogram {
 };
 
 struct slot_model {
-    char name[64], digest[17], dtype[8], tokenizer[8], kernels[12];
+    char name[64], digest[17], fingerprint[MG_FINGERPRINT + 1];
+    char dtype[8], tokenizer[8], kernels[12];
     int32_t has_chat, block_size;
     uint64_t n_params;
 };

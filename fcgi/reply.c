@@ -15,6 +15,7 @@ static const char *reason_of(int status) {
         const char *reason;
     } reasons[] = {
         {200, "OK"},
+        {304, "Not Modified"},
         {400, "Bad Request"},
         {404, "Not Found"},
         {405, "Method Not Allowed"},
@@ -31,13 +32,23 @@ static const char *reason_of(int status) {
     return "Error";
 }
 
+static const char *cache_line(const struct conn *c, int status, char buf[100]) {
+    int good = status == 200 || status == 304;
+    if (!c->cache) return "";
+    if (!good || strcmp(c->cache, "no-cache") != 0)
+        snprintf(buf, 100, "Cache-Control: %s\r\n", good ? c->cache : "no-store");
+    else /* nginx keeps what ended in 1970 and asks each time; else it would not keep */
+        snprintf(buf, 100, "X-Accel-Expires: @1\r\nCache-Control: no-cache\r\n");
+    return buf;
+}
+
 static size_t write_head(char *buf, const struct conn *c, int status, const char *type,
                          const char *header, size_t len) {
-    int n =
-        snprintf(buf, HEAD_MAX,
-                 "Status: %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s%s\r\n",
-                 status, reason_of(status), type, len,
-                 c->no_store ? "Cache-Control: no-store\r\n" : "", header);
+    char cache[100];
+    int n = snprintf(
+        buf, HEAD_MAX,
+        "Status: %d %s\r\nContent-Type: %s\r\nContent-Length: %zu\r\n%s%s\r\n", status,
+        reason_of(status), type, len, cache_line(c, status, cache), header);
     return n < HEAD_MAX ? (size_t)n : HEAD_MAX - 1;
 }
 
@@ -76,10 +87,20 @@ void reply_json(struct conn *c, int64_t now_ns, int status, const char *header,
         reply_bytes(c, now_ns, 500, "application/json", "", failed, sizeof failed - 1);
 }
 
-int reply_stream_begin(struct conn *c, int64_t now_ns) {
-    static const char head[] = "Status: 200 OK\r\nContent-Type: text/event-stream\r\n"
-                               "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n\r\n";
-    return conn_put(c, head, sizeof head - 1, now_ns);
+void reply_not_modified(struct conn *c, int64_t now_ns, const char *header) {
+    char head[HEAD_MAX], cache[100];
+    int n = snprintf(head, sizeof head, "Status: 304 Not Modified\r\n%s%s\r\n",
+                     cache_line(c, 304, cache), header);
+    conn_end(c, head, n < HEAD_MAX ? (size_t)n : HEAD_MAX - 1, !c->last, now_ns);
+}
+
+int reply_stream_begin(struct conn *c, int64_t now_ns, const char *header) {
+    char head[HEAD_MAX];
+    int n = snprintf(head, sizeof head,
+                     "Status: 200 OK\r\nContent-Type: text/event-stream\r\n"
+                     "Cache-Control: no-store\r\nX-Accel-Buffering: no\r\n%s\r\n",
+                     header);
+    return conn_put(c, head, n < HEAD_MAX ? (size_t)n : HEAD_MAX - 1, now_ns);
 }
 
 int reply_event(struct conn *c, int64_t now_ns, json_t *event) {

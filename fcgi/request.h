@@ -9,7 +9,7 @@
 #include "conn.h"
 #include "metrics.h"
 
-enum { REQUEST_MAX_SAMPLES = 50 };
+enum { REQUEST_MAX_SAMPLES = 50, ETAG_DIGITS = 32 };
 
 struct dialect;
 
@@ -57,6 +57,7 @@ struct request {
     int64_t lane_ns;  /* first lane; 0 = none yet */
     int64_t first_ns; /* first prompt computed; 0 = not yet */
     char id[64];
+    char etag[ETAG_DIGITS + 3]; /* in quotes; "": none */
 };
 
 /* Why a request gets no reply. */

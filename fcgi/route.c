@@ -11,15 +11,16 @@ static const struct {
     const char *path;
     enum endpoint endpoint;
     const struct dialect *post; /* NULL: GET and HEAD */
+    int get;                    /* a post that may be a GET as well */
 } routes[] = {
-    {"/microgpt/v1/generate", EP_GENERATE, &dialect_generate},
-    {"/microgpt/v1/chat", EP_CHAT, &dialect_chat},
-    {"/health", EP_HEALTH, NULL},
-    {"/microgpt/health", EP_HEALTH, NULL},
-    {"/metrics", EP_METRICS, NULL},
-    {"/microgpt/metrics", EP_METRICS, NULL},
-    {"/status", EP_STATUS, NULL},
-    {"/microgpt/status", EP_STATUS, NULL},
+    {"/microgpt/v1/generate", EP_GENERATE, &dialect_generate, 1},
+    {"/microgpt/v1/chat", EP_CHAT, &dialect_chat, 0},
+    {"/health", EP_HEALTH, NULL, 0},
+    {"/microgpt/health", EP_HEALTH, NULL, 0},
+    {"/metrics", EP_METRICS, NULL, 0},
+    {"/microgpt/metrics", EP_METRICS, NULL, 0},
+    {"/status", EP_STATUS, NULL, 0},
+    {"/microgpt/status", EP_STATUS, NULL, 0},
 };
 
 static size_t skip_space(const char *s) {
@@ -95,6 +96,30 @@ static struct route refuse(struct route r, int status, const char *error,
     return r;
 }
 
+/* The path under a fingerprint, /microgpt/v1/m/FINGERPRINT/generate, as the one it stands
+ * for; *pinned is the fingerprint. */
+static const char *unpin(const char *path, const char **pinned) {
+    static const char prefix[] = "/microgpt/v1/m/";
+    size_t n = sizeof prefix - 1;
+    *pinned = NULL;
+    if (strncmp(path, prefix, n) != 0) return path;
+    if (strspn(path + n, "0123456789abcdef") != MG_FINGERPRINT) return path;
+    if (strcmp(path + n + MG_FINGERPRINT, "/generate") != 0) return path;
+    *pinned = path + n;
+    return routes[0].path;
+}
+
+static struct route check_get(struct route r, const struct conn *c) {
+    const char *accept = conn_param(c, "HTTP_ACCEPT");
+    r.post = 0;
+    r.get = 1;
+    r.accept_json = 1;
+    if (accept[skip_space(accept)] != '\0' &&
+        !admits(accept, "application/json", "application/*"))
+        return refuse(r, 406, "the reply is application/json: accept it", "");
+    return r;
+}
+
 static struct route check_post(struct route r, const struct conn *c) {
     const char *accept = conn_param(c, "HTTP_ACCEPT");
     r.accept_json = r.accept_sse = 1;
@@ -114,24 +139,35 @@ static struct route check_post(struct route r, const struct conn *c) {
     return r;
 }
 
+/* The method of a route that generates. */
+static struct route check_ask(struct route r, const struct conn *c, const char *method,
+                              int may_get) {
+    int is_get = r.head || strcmp(method, "GET") == 0;
+    if (may_get && is_get) return check_get(r, c);
+    if (r.pinned) return refuse(r, 405, "use GET or HEAD", "Allow: GET, HEAD\r\n");
+    if (strcmp(method, "POST") == 0) return check_post(r, c);
+    if (may_get)
+        return refuse(r, 405, "use GET, HEAD or POST", "Allow: GET, HEAD, POST\r\n");
+    return refuse(r, 405, "use POST", "Allow: POST\r\n");
+}
+
 struct route route_request(const struct conn *c) {
     struct route r = {.endpoint = EP_OTHER, .dialect = &dialect_generate, .header = ""};
     const char *method = conn_param(c, "REQUEST_METHOD"),
                *path = conn_param(c, "PATH_INFO");
     size_t i = 0, n = sizeof routes / sizeof *routes;
     if (!*path) path = conn_param(c, "SCRIPT_NAME");
+    path = unpin(path, &r.pinned);
     while (i < n && strcmp(path, routes[i].path) != 0) i++;
     if (i == n)
         return refuse(
             r, 404, "no such path: POST /microgpt/v1/generate or /microgpt/v1/chat", "");
     r.endpoint = routes[i].endpoint;
     r.post = routes[i].post != NULL;
-    if (r.post) r.dialect = routes[i].post;
     r.head = strcmp(method, "HEAD") == 0;
     if (r.post) {
-        if (strcmp(method, "POST") != 0)
-            return refuse(r, 405, "use POST", "Allow: POST\r\n");
-        return check_post(r, c);
+        r.dialect = routes[i].post;
+        return check_ask(r, c, method, routes[i].get);
     }
     if (!r.head && strcmp(method, "GET") != 0)
         return refuse(r, 405, "use GET or HEAD", "Allow: GET, HEAD\r\n");

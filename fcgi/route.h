@@ -10,6 +10,8 @@ struct route {
     enum endpoint endpoint;
     const struct dialect *dialect; /* errors are in it, and all of a post */
     int post;                      /* takes a body */
+    int get;                       /* or what it asks for stands in the query */
+    const char *pinned;            /* the fingerprint in its path, NULL = none */
     int head;                      /* HEAD: answer without a body */
     int accept_sse;                /* the client admits text/event-stream */
     int accept_json;

@@ -4,7 +4,9 @@
 #include "serve.h"
 
 #include "clock.h"
+#include "etag.h"
 #include "log.h"
+#include "query.h"
 #include "reply.h"
 #include "route.h"
 
@@ -119,17 +121,28 @@ static int64_t read_body(struct server *s, struct conn *c, struct refusal *why) 
     return refuse(why, 400, "the body is not as long as its Content-Length says");
 }
 
-/* Body, JSON, fields: 0 with r->ask filled, or -1 with *why. */
-static int parse_body(struct server *s, struct request *r, struct refusal *why) {
+/* What is asked for, as JSON in s->body. */
+static int64_t read_ask(struct server *s, struct conn *c, const struct route *route,
+                        struct refusal *why) {
+    if (!route->get) return read_body(s, c, why);
+    return query_to_json(conn_param(c, "QUERY_STRING"), s->body, s->config->max_body,
+                         why);
+}
+
+/* Body or query, JSON, fields: 0 with r->ask filled, or -1 with *why. */
+static int parse_ask(struct server *s, struct request *r, const struct route *route,
+                     struct refusal *why) {
     struct body d;
     struct dialect_limits limits = {.model = mg_model_info(s->engine.model),
                                     .compat_05 = s->config->compat == 1,
                                     .max_text = s->config->max_text};
-    int64_t n = read_body(s, r->conn, why);
+    int64_t n = read_ask(s, r->conn, route, why);
     if (n < 0) return -1;
     switch (body_parse(&d, s->body, (size_t)n)) {
     case BODY_OK: break;
-    case BODY_BROKEN: return refuse(why, 400, "the body is not JSON: %s", d.error);
+    case BODY_BROKEN:
+        if (route->get) return refuse(why, 400, "a number of the query is too large");
+        return refuse(why, 400, "the body is not JSON: %s", d.error);
     case BODY_TOO_BIG:
         return refuse(why, 413,
                       "the body's JSON takes too much memory: send fewer values");
@@ -139,11 +152,30 @@ static int parse_body(struct server *s, struct request *r, struct refusal *why) 
 
 static int prepare(struct server *s, struct request *r, const struct route *route,
                    struct refusal *why) {
-    if (parse_body(s, r, why)) return -1;
+    const struct engine *e = &s->engine;
+    if (route->pinned && strncmp(route->pinned, e->fingerprint, MG_FINGERPRINT) != 0)
+        return refuse(why, 404, "the model of this path is not the one that is served");
+    if (parse_ask(s, r, route, why)) return -1;
     if (!r->ask.stream && !route->accept_json)
         return refuse(why, 406, "without \"stream\": true the reply is application/json");
+    etag_make(r, mg_model_info(e->model), e->fingerprint);
+    return 0;
+}
+
+static int enqueue(struct server *s, struct request *r, struct refusal *why) {
     queue_fill(&s->engine.queue, s->now_ns); /* lanes that fell free are for who waits */
-    return queue_put(&s->engine.queue, r, why);
+    if (queue_put(&s->engine.queue, r, why)) return -1;
+    queue_fill(&s->engine.queue, s->now_ns);
+    return 0;
+}
+
+/* The client has the reply already. */
+static void answer_unchanged(struct server *s, struct request *r) {
+    char lines[ETAG_LINES];
+    etag_lines(r, s->engine.fingerprint, NULL, 0, lines);
+    serve_account(s, r, 304, "unchanged");
+    reply_not_modified(r->conn, s->now_ns, lines);
+    queue_close(&s->engine.queue, r);
 }
 
 static void take_request(struct server *s, struct conn *c, const struct route *route,
@@ -153,12 +185,22 @@ static void take_request(struct server *s, struct conn *c, const struct route *r
     r->endpoint = route->endpoint;
     r->dialect = route->dialect;
     snprintf(r->id, sizeof r->id, "%s", id);
-    if (!prepare(s, r, route, &why))
-        queue_fill(&s->engine.queue, s->now_ns);
-    else if (why.status == 503)
+    int rc = prepare(s, r, route, &why);
+    if (!rc && etag_matches(conn_param(c, "HTTP_IF_NONE_MATCH"), r->etag)) {
+        answer_unchanged(s, r);
+        return;
+    }
+    if (!rc) rc = enqueue(s, r, &why);
+    if (!rc) return;
+    if (why.status == 503)
         serve_shed(s, r, why.text);
     else
         serve_fail(s, r, why.status, why.text, "refused");
+}
+
+static const char *cache_control(const struct route *route) {
+    if (route->pinned) return "public, max-age=31536000, immutable";
+    return route->get ? "no-cache" : route->post ? "no-store" : NULL;
 }
 
 void serve_request(struct server *s, struct conn *c) {
@@ -166,10 +208,10 @@ void serve_request(struct server *s, struct conn *c) {
     char id[64];
     snprintf(id, sizeof id, "%s", conn_param(c, "REQUEST_ID"));
     c->head = strcmp(conn_param(c, "REQUEST_METHOD"), "HEAD") == 0;
-    c->no_store = route.post;
+    c->cache = cache_control(&route);
     if (route.status)
         answer_refusal(s, c, &route, id);
-    else if (route.post)
+    else if (route.post || route.get)
         take_request(s, c, &route, id);
     else
         answer_page(s, c, route.endpoint, id);

@@ -47,8 +47,9 @@ static void on_signal(int sig) {
 static const int caught[] = {SIGTERM, SIGINT, SIGQUIT, SIGUSR1, SIGHUP};
 enum { N_CAUGHT = sizeof caught / sizeof *caught };
 
-/* Signals are let in while waiting only, so that no read or write is cut short. A master's
- * child is born with them blocked: one that comes before the handlers are there waits. */
+/* Signals are let in while waiting only, so that no read or write is cut short. A
+ * master's child is born with them blocked: one that comes before the handlers are
+ * there waits. */
 static void block_signals(sigset_t *waiting_mask) {
     sigset_t blocked;
     sigemptyset(&blocked);
@@ -136,8 +137,8 @@ static int64_t wait_ms(const struct worker *w) {
 
 /* ---- what happened ----------------------------------------------------------------- */
 
-/* One connection: new from the web server, or from a worker that drains. 0 = there is none,
- * -1 = errno. */
+/* One connection: new from the web server, or from a worker that drains. 0 = there is
+ * none, -1 = errno. */
 static int take_from(struct worker *w, int i) {
     struct server *s = &w->server;
     struct conn *c;
@@ -312,7 +313,8 @@ static void announce(struct worker *w) {
     const char *warning;
     char text[512];
     metrics_worker(WORKER_READY, s->engine.queue.n_lanes, s->config->queue,
-                   mg_model_info(s->engine.model), s->engine.name, s->engine.digest);
+                   mg_model_info(s->engine.model), s->engine.name, s->engine.digest,
+                   s->engine.fingerprint);
     for (int i = 0; (warning = mg_model_warning(s->engine.model, i)); i++)
         log_warn("%s", warning);
     startup_describe(s, text, sizeof text);

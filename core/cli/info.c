@@ -9,7 +9,7 @@
 struct facts {
     const char *dir;
     const struct mg_model_info *m;
-    char digest[17];
+    char digest[17], fingerprint[MG_FINGERPRINT + 1];
     size_t lane, worker; /* bytes */
     int lanes;
 };
@@ -20,6 +20,7 @@ static struct facts collect(const char *dir, const struct mg_model *model) {
     struct mg_batch_options o = {
         .lanes = f.lanes, .chunk = SESSION_CHUNK, .kv = MG_KV_F32};
     mg_model_digest(model, f.digest);
+    mg_model_fingerprint(model, MG_KV_F32, f.fingerprint);
     f.lane = mg_lane_bytes(model, MG_KV_F32);
     f.worker = mg_batch_bytes(model, &o);
     return f;
@@ -28,13 +29,13 @@ static struct facts collect(const char *dir, const struct mg_model *model) {
 static int print_json(const struct facts *f) {
     const struct mg_model_info *m = f->m;
     json_t *j = json_pack(
-        "{s:s,s:i,s:i,s:i,s:i,s:i,s:I,s:s,s:s,s:b,s:I,s:s,s:I,s:i,s:I,s:s}", "model",
+        "{s:s,s:i,s:i,s:i,s:i,s:i,s:I,s:s,s:s,s:b,s:I,s:s,s:I,s:i,s:I,s:s,s:s}", "model",
         f->dir, "vocab_size", m->vocab_size, "n_embd", m->n_embd, "n_head", m->n_head,
         "n_layer", m->n_layer, "block_size", m->block_size, "parameters",
         (json_int_t)m->n_params, "dtype", m->dtype, "tokenizer", m->tokenizer, "chat",
         m->has_chat, "weights_bytes", (json_int_t)m->weights_bytes, "digest", f->digest,
         "lane_bytes", (json_int_t)f->lane, "lanes", f->lanes, "worker_bytes",
-        (json_int_t)f->worker, "kernels", m->kernels);
+        (json_int_t)f->worker, "kernels", m->kernels, "fingerprint", f->fingerprint);
     if (!j)
         return say_error(EX_DATAERR, "%s: the name of the directory is not UTF-8",
                          f->dir);
@@ -55,6 +56,7 @@ static int print_text(const struct facts *f) {
     printf("parameters  %" PRIu64 " (%s, %.2f MiB)\n", m->n_params, m->dtype,
            (double)m->weights_bytes / mib);
     printf("digest      %s\n", f->digest);
+    printf("fingerprint %s\n", f->fingerprint);
     printf("memory      %.2f MiB a lane, %.1f MiB a worker of %d lanes, weights shared\n",
            (double)f->lane / mib, (double)f->worker / mib, f->lanes);
     printf("kernels     %s\n", m->kernels);

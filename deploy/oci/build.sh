@@ -11,12 +11,11 @@ mkdir -p "$out"
 # $1 below is mmdebstrap's, the root it makes
 # shellcheck disable=SC2016
 mmdebstrap --quiet --variant=minbase \
-    --include=nginx-light,libfcgi0ldbl,libjansson4,libedit2,systemd-standalone-sysusers \
+    --include=nginx-light,libfcgi0ldbl,libjansson4,libnettle8,libedit2,systemd-standalone-sysusers \
     --customize-hook="cp $deb \$1/microgpt.deb" \
     --customize-hook='chroot $1 dpkg -i /microgpt.deb >/dev/null && rm $1/microgpt.deb' \
     --customize-hook="cp -r $here/../../conf \$1/usr/share/microgpt/conf" \
     --customize-hook="install -D -m 755 $here/start \$1/usr/libexec/microgpt-start" \
-    --customize-hook="install -D -m 755 $here/health \$1/usr/libexec/microgpt-health" \
     --customize-hook='find $1/usr/share/doc -type f ! -name copyright -delete; rm -rf $1/usr/share/man $1/usr/share/locale' \
     --customize-hook='rm -rf $1/var/lib/apt/lists/* $1/var/cache/apt/* $1/var/log/*' \
     bookworm "$root"

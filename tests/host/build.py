@@ -12,7 +12,7 @@ import machine
 ROOT = Path(__file__).resolve().parent.parent.parent
 BUILD = ROOT / os.environ.get("B", "build")
 TOOLS = ("systemd,systemd-dev,nginx-light,curl,ca-certificates,procps,make,gcc,libc6-dev,build-essential,debhelper,lintian,pkgconf,"
-         "dpkg-dev,libfcgi-dev,libjansson-dev,libblis-pthread-dev,libedit-dev,libcmocka-dev,python3,python3-pytest,"
+         "dpkg-dev,libfcgi-dev,libjansson-dev,nettle-dev,libblis-pthread-dev,libedit-dev,libcmocka-dev,python3,python3-pytest,"
          "spawn-fcgi,mandoc,util-linux,iproute2,systemd-sysv,dbus,openssl")
 DEB = "DEB_BUILD_OPTIONS='parallel=2 noautodbgsym' make -s --no-print-directory deb"
 PROGRAMS = "usr/bin/microgpt", "usr/sbin/microgpt-fcgi"
@@ -24,7 +24,8 @@ def this_suite():
 
 
 def said(done):
-    assert done.returncode == 0, (done.stdout + done.stderr)[-2500:]
+    text = done.stdout + done.stderr
+    assert done.returncode == 0, (text[text.find("FAILED"):] if "FAILED" in text else text[-2500:])[:2500]
     return done.stdout + done.stderr
 
 
@@ -38,7 +39,8 @@ def here(script):
 ENTER = r"""
     set -e; p=$(mktemp -d); mount -t tmpfs t $p; mkdir $p/u $p/w $p/r
     mount -t overlay o -o lowerdir=$1,upperdir=$p/u,workdir=$p/w $p/r
-    for d in proc sys dev; do mount --rbind /$d $p/r/$d; done
+    mount -t proc proc $p/r/proc
+    for d in sys dev; do mount --rbind /$d $p/r/$d; done
     mkdir $p/r/out $p/r/src; mount --bind $3 $p/r/out
     tar -C $2 -c --exclude=./build --exclude=./.git . | tar -x -C $p/r/src
     ip link set lo up
@@ -70,7 +72,7 @@ class Package:
         print("       " + text.strip().splitlines()[-1])
 
     def built(self):
-        self.said = here(f"{DEB} && cp build/deb/*.deb {self.out}") if self.is_here else self.there(f"nice {DEB}; cp build/deb/*.deb /out")
+        self.said = here(f"{DEB} && cp build/deb/*.deb {self.out}") if self.is_here else self.there(f"nice env {DEB}; cp build/deb/*.deb /out")
 
     def lintian(self):
         tags = re.findall(r"^[EWI]: .*", self.said, re.M)

@@ -4,6 +4,7 @@ namespaces of its own, probed, and drained by TERM."""
 import json
 import os
 import re
+import signal
 import subprocess
 import threading
 import time
@@ -27,7 +28,7 @@ class Container:
         self.process = subprocess.Popen(["unshare", "-mnpf", "--kill-child", "bash", "-ec", RUN, "sh", OUT / "root"],
                                         stdin=subprocess.DEVNULL, stdout=self.log, stderr=self.log)
         deadline = time.monotonic() + 60
-        while self.probe().returncode:
+        while self.probe().returncode or self.curl("http://127.0.0.1:8080/health").stdout != "Ok":
             assert self.process.poll() is None and time.monotonic() < deadline, self.said()
             time.sleep(0.1)
         return self
@@ -45,7 +46,8 @@ class Container:
                               capture_output=True, text=True, timeout=60)
 
     def probe(self):
-        return self.enter("/usr/libexec/microgpt-health")
+        return self.enter("/usr/sbin/microgpt-fcgi", "--health",
+                          "unix:/run/microgpt/fcgi.sock")
 
     def curl(self, *more):
         return subprocess.run(["nsenter", "-t", self.inside(), "-n", "--", "curl", "-s", "-m", "50", *more],
@@ -55,6 +57,11 @@ class Container:
         return (OUT / "log").read_text(errors="replace")[-2000:]
 
     def __exit__(self, *_):
+        # the one inside by its own number: with another user it no longer dies with its parent
+        try:
+            os.kill(int(self.inside()), signal.SIGKILL)
+        except (OSError, IndexError):
+            pass
         self.process.kill()
         self.process.wait()
         self.log.close()
@@ -93,7 +100,7 @@ def drains(_):
             if got or "lanes_busy" in text and re.search(r"^microgpt_lanes_busy\S* [1-9]", text, re.M):
                 break
             assert time.monotonic() < deadline, text[:500]
-        os.kill(int(c.inside()), 15)
+        os.kill(int(c.inside()), signal.SIGTERM)
         assert c.process.wait(timeout=60) == 0, c.said()
         ask.join()
         assert got[0].rstrip().endswith("data: [DONE]"), got[0][-300:]

@@ -12,7 +12,7 @@ from pathlib import Path
 
 CACHE = Path(os.environ.get("MG_HOST_CACHE", "/var/cache/mg-hosts"))
 COMMON = ("systemd,systemd-sysv,dbus,nginx,curl,openssl,ca-certificates,procps,iproute2,logrotate,"
-          "libjansson4,libblis4-pthread,libedit2,spawn-fcgi,python3,util-linux,passwd,")
+          "libjansson4,libnettle8,libblis4-pthread,libedit2,spawn-fcgi,python3,util-linux,passwd,")
 PACKAGES = COMMON + "libfcgi0ldbl", COMMON + "libfcgi0t64"     # Debian, Ubuntu
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 

@@ -1,6 +1,8 @@
 # SPDX-License-Identifier: Apache-2.0
 """What lies before the service: every example used as it is, errors over HTTP/1.1, h2 and h3; and in the
 end, with all that in place, removal and purge."""
+import re
+
 from scene import CHAT, CONF, EXAMPLES, INCLUDE, INSTALL, JSON, MODELS, UNIT, Scene, point
 
 BIG = JSON + "--data-binary @/root/big"
@@ -122,7 +124,11 @@ class Edge(Scene):
             to = f"{option} --resolve chat.example:443:127.0.0.1 -H 'X-Forwarded-For: 7.7.7.{next(number)}' "
             reply = self.curl(to + more, path, "https://chat.example")
             head = reply[1].lower()
-            assert reply[1].startswith(version) and head.count("strict-transport-security") == head.count("x-request-id") == 1, reply
+            if not reply[0] and more == BIG: # told before it had sent all, curl may lose the answer
+                reply = self.curl(to + more, path, "https://chat.example")
+                head = reply[1].lower()
+            assert reply[1].startswith(version), (option, more, reply)
+            assert head.count("strict-transport-security") == head.count("x-request-id") == 1, reply
             return reply
         for option, version in versions.items():
             assert ask(CHAT)[0] == 200
@@ -169,6 +175,22 @@ class Edge(Scene):
         got = [ask("6.6.6.6") for _ in range(40)]
         assert set(got) == {200, 429} and ask("6.6.6.7") == 200, got
 
+    @point("6: replies of GET kept by nginx, by the example")
+    def cache(self):
+        m, path = self.m, "/microgpt/v1/generate?seed=8&max_tokens=9"
+        self.example(("cache/cache.http.conf", "/etc/nginx/microgpt.d/cache.http.conf"),
+                     ("cache/cache.api.conf", "/etc/nginx/microgpt.d/cache.api.conf"))
+        self.nginx()
+        first, again = self.asked("", path=path), self.asked("", path=path)
+        assert (first[0], again[0], first[2]) == (200, 200, again[2]), (first, again)
+        assert "X-Cache: MISS" in first[1] and "X-Cache: REVALIDATED" in again[1], (first, again)
+        mine = re.search(r"X-Model-Fingerprint: (\w{32})", first[1]).group(1)
+        for state in ("MISS", "HIT"):
+            kept = self.asked("", path=path.replace("v1/", f"v1/m/{mine}/"))
+            assert kept[0] == 200 and kept[2] == first[2] and f"X-Cache: {state}" in kept[1], kept
+        m.run("rm /etc/nginx/microgpt.d/cache.*")
+        self.nginx()
+
     @point("6: the metrics server by the example")
     def scrape(self):
         self.example(("prometheus/metrics.http.conf", "/etc/nginx/microgpt.d/metrics.http.conf"))
@@ -188,7 +210,7 @@ class Edge(Scene):
                      "ls /etc/systemd/system/*.wants | grep microgpt.*@", check=False).out
         assert not left.strip(), left
         m.run(f"nginx -t -q && test -e {CONF} && systemctl reload nginx")
-        self.is_json(self.curl(CHAT), 502)
+        self.is_json(self.asked(CHAT), 502)
 
     @point("4: purge leaves nothing but models and the operator's files, and nginx -t passes with a leftover include")
     def purge(self):

@@ -4,7 +4,7 @@ every mode with its hardening, and -t."""
 import re
 
 import tools
-from scene import AS_SERVICE, CHAT, CONF, CURRENT, DEMO, INCLUDE, INSTALL, JSON, MODELS, UNIT, EXAMPLES, Scene, point
+from scene import AS_SERVICE, CHAT, CONF, CURRENT, DEMO, INCLUDE, INSTALL, JSON, MODELS, ROOT, UNIT, EXAMPLES, Scene, point
 
 
 class Service(Scene):
@@ -35,7 +35,7 @@ class Service(Scene):
         text = self.m.read("/usr/share/doc/microgpt-serve/README.Debian")
         commands = re.search(r"^3\. .*?\n\n(.*?)\n\n", text, re.S | re.M).group(1)
         self.m.run(f"cp -r /usr/share/microgpt/demo/names /root/my-model; cd /root; set -e\n{commands}")
-        assert self.curl(CHAT)[0] == 400  # that model is for no chat
+        assert self.asked(CHAT)[0] == 400  # that model is for no chat
         self.m.run(f"rm -r {MODELS}/my-model; ln -sfn {DEMO} {CURRENT} && systemctl reload {UNIT}")
         self.serves()
 
@@ -54,7 +54,7 @@ class Service(Scene):
             if works:
                 self.serves()
             else:
-                self.is_json(self.curl(CHAT), 502)
+                self.is_json(self.asked(CHAT), 502)
                 assert m.run(f"systemctl is-active {UNIT}", check=False).out.strip() == "inactive"
         assert m.run(f"systemctl stop {UNIT}; systemctl reload {UNIT}", check=False).code != 0
         m.run(f"for i in $(seq 15); do systemctl restart {UNIT} || exit 1; done")  # no start limit to reset
@@ -75,7 +75,7 @@ class Service(Scene):
             for verb in ("restart", "start"):
                 self.fails(verb, word)
                 for _ in range(3):
-                    self.is_json(self.curl(CHAT), 502)
+                    self.is_json(self.asked(CHAT), 502)
             m.run(f"{repair} && systemctl restart {UNIT}")
             self.serves()
 
@@ -100,9 +100,9 @@ class Service(Scene):
     def reload_waits(self):
         for _ in range(5):
             self.m.run(f"ln -sfn /usr/share/microgpt/demo/names {CURRENT}; systemctl reload {UNIT}")
-            assert self.curl(CHAT)[0] == 400
+            assert self.asked(CHAT)[0] == 400
             self.m.run(f"ln -sfn {DEMO} {CURRENT}; systemctl reload {UNIT}")
-            assert self.curl(CHAT)[0] == 200
+            assert self.asked(CHAT)[0] == 200
 
     @point("3: ten restarts under load lose no request")
     def restart_load(self):
@@ -210,12 +210,15 @@ class Service(Scene):
         m.run(f"rm -r {MODELS}/closed")
         self.serves()
 
-    @point("8: -t in the unit's sandbox by README's line")
+    @point("8: -t in a sandbox like the unit's, before the first start of a further model, by README's line")
     def check_in_sandbox(self):
-        run = (f"systemd-run -qP -p User=microgpt -p Group=www-data -p PrivateUsers=yes -p RuntimeDirectory=microgpt-x "
-               f"microgpt-fcgi -t -c {CONF} --listen=unix:/run/microgpt-x/fcgi.sock")
-        self.m.run(run)
-        assert self.m.run(f"{run} --socket_group=adm", check=False).code == 77
+        m = self.m
+        self.example(("second-model/names.conf", "/etc/microgpt/names.conf"))
+        line = re.search(r"`sudo (systemd-run [^`]*)`", (ROOT / "README.md").read_text()).group(1)
+        assert "configuration ok" in m.run(f"! test -e /run/microgpt-names && {line}").out
+        done = m.run(f"{line} --socket_group=adm", check=False)
+        assert done.code == 77 and "adm" in done.out, done.out
+        m.run("rm /etc/microgpt/names.conf")
 
     @point("11: what is no request is the host's page, a 40 kB header its 400")
     def big_header(self):

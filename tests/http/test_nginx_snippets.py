@@ -21,7 +21,7 @@ NAMES_MODEL = dict(n_embd=16, n_head=4, n_layer=1, block_size=16, chars=stack.mo
                    chat=False, seed=5)
 STOCK = Path("/etc/nginx/nginx.conf")
 SNIPPETS = ["snippets/microgpt.conf", "snippets/microgpt-common.conf", "snippets/microgpt-limits.conf",
-            "snippets/microgpt-api.conf", "snippets/microgpt-headers.conf", "conf.d/microgpt-pool.conf"]
+            "snippets/microgpt-api.conf", "snippets/microgpt-headers.conf", "snippets/microgpt-cache.conf", "conf.d/microgpt-pool.conf"]
 EXAMPLES = stack.ROOT / "deploy/examples"
 
 # A site with a character of its own: everything that could leak into our locations or suffer from them

@@ -291,6 +291,19 @@ def test_bad_log_file_and_metrics(room, model):
     (room / "m").write_text("something else")
     code, _, err = run("-s", f"unix:{room}/s", "-m", model, f"--metrics={room}/m")
     assert (code, message(err)) == (78, f"metrics: {room}/m is not a counter file of this version: remove it")
+    assert not (room / "s").exists()
+
+
+def test_exit_code_without_anybody_to_tell(room, model):
+    """The line that says why is lost, the code is still of what went wrong."""
+    if os.geteuid():
+        not_possible("only root can become another user")
+    program = shutil.copy(PROGRAM, room / "program")
+    with open("/dev/full", "w") as full:
+        done = subprocess.run(["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups", program, "-s",
+                               f"unix:{room}/s", "-m", str(model), f"--log-file={room}/log"], stderr=full,
+                              stdin=subprocess.DEVNULL, timeout=60, env=environment())
+    assert done.returncode == 77
 
 
 # ---- signals ----
@@ -410,7 +423,8 @@ def test_max_requests(model):
         for _ in range(23):
             assert serves(s.address)
         lib.eventually(lambda: s.workers() and first not in s.workers())
-        logged(s, "ended with code 0 and is replaced")
+        logged(s, "max_requests: asking to be replaced")
+        logged(s, rf"worker 1 \(pid {first}\) ended with code 0")
         lib.eventually(lambda: serves(s.address))
         assert status(s.address)["worker_restarts_total"] == 0
 

@@ -12,7 +12,8 @@
 
 static const int64_t start = 1000 * NS_PER_S;
 
-/* Deaths of the young, each as soon as the wait before it is over: 0, 0.5, 1, 2, 4, 8, 10. */
+/* Deaths of the young, each as soon as the wait before it is over: 0, 0.5, 1, 2, 4, 8,
+ * 10. */
 static void test_waits_grow(void **state) {
     static const int64_t want_ms[] = {0,    500,   1000,  2000, 4000,
                                       8000, 10000, 10000, 10000};

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: Apache-2.0
  * Descriptors on their way from worker to worker: what was given is taken once, with its
- * unread bytes, whoever dies in between; a full pair, an ended one, no free descriptor. */
+ * unread bytes, whoever dies in between; a full pair, an ended one, no free descriptor.
+ * */
 #include <setjmp.h>
 #include <stdarg.h>
 #include <stddef.h>
@@ -122,7 +123,8 @@ static void test_no_free_descriptor(void **state) {
     close(far);
 }
 
-/* The giver has ended, a taker dies before it took: the next taker has it all the same. */
+/* The giver has ended, a taker dies before it took: the next taker has it all the same.
+ * */
 static void test_deaths(void **state) {
     int fds[2], parked, status;
     (void)state;

@@ -59,7 +59,8 @@ static double sample(const char *name) {
 #define SAMPLE(name) sample("microgpt_" name)
 
 static void serve_a_little(void) {
-    metrics_worker(WORKER_READY, 16, 128, &info, "m\"1\\\xc3\xa9", "0123456789abcdef");
+    metrics_worker(WORKER_READY, 16, 128, &info, "m\"1\\\xc3\xa9", "0123456789abcdef",
+                   "00112233445566778899aabbccddeeff");
     metrics_gauges(3, 2, 5);
     metrics_request(EP_CHAT, 200, 10000); /* a bound belongs to its bucket */
     metrics_request(EP_CHAT, 418, 25001);
@@ -102,6 +103,7 @@ static void check_buckets(void) {
     assert_true(SAMPLE("first_token_seconds_bucket{le=\"1e-05\"}") == 1);
     assert_true(
         SAMPLE("model_info{model=\"m\\\"1\\\\__\",digest=\"0123456789abcdef\","
+               "fingerprint=\"00112233445566778899aabbccddeeff\","
                "dtype=\"F16\",tokenizer=\"char\",kernels=\"plain\",chat=\"true\"}") == 1);
 }
 
@@ -319,7 +321,7 @@ static void check_status(void) {
         0);
     assert_string_equal(version, MG_VERSION);
     assert_string_equal(model, "m\"1\\__");
-    assert_string_equal(digest, "0123456789abcdef");
+    assert_string_equal(digest, "0123456789abcdef", "00112233445566778899aabbccddeeff");
     assert_string_equal(worker_state, "ready");
     assert_int_equal(number * 100 + generation * 10 + busy, 733);
     assert_int_equal(pid, getpid());
