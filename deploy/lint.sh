@@ -70,8 +70,9 @@ none "no SPDX line at the top" \
 none "files over 450 lines" "$(wc -l "${c[@]}" | awk '$2 != "total" && $1 > 450')"
 none "headers over 120 lines (the public one: 250)" "$(wc -l core/*.h core/*/*.h fcgi/*.h |
     awk '$2 !~ /total|\.inc\.h$/ && $1 > ($2 == "core/microgpt.h" ? 250 : 120)')"
-none "Makefile or README.md of 200 lines and more" \
-    "$(wc -l Makefile README.md 2>/dev/null | awk '$2 != "total" && $1 >= 200')"
+none "a Makefile of 200 lines and more, a README.md of 260" \
+    "$(wc -l Makefile README.md 2>/dev/null | awk '
+        $2 != "total" && $1 >= ($2 == "Makefile" ? 200 : 260)')"
 none "functions over 60 lines (a switch may)" "$(awk '
     FNR == 1    { start = 0 }
     /^[a-zA-Z].*\{$/ && !/^(struct|enum|union|static const|const|extern)/ {

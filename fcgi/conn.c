@@ -55,13 +55,11 @@ static int open_request(struct peer *c, int in_fd) {
 static int open_spool(struct peer *c) {
     struct conn_pool *p = c->pool;
     if (p->n_spool >= SPOOLS) {
-        if (!c->starved) p->n_starved++;
         c->starved = 1;
         return -1;
     }
     c->spool = memfd_create("microgpt-request", MFD_CLOEXEC);
     if (c->spool < 0) return -1;
-    if (c->starved) p->n_starved--;
     c->starved = 0;
     p->n_spool++;
     record_scan_init(&c->scan);

@@ -25,7 +25,6 @@ struct conn_pool;
 struct conn {
     enum conn_state state;
     int fd;
-    int index;         /* its place in the pool, for tables beside it */
     int gone;          /* the peer left or failed: nothing more can be written */
     int parked;        /* idle after an answer: the next request may never come */
     int last;          /* the next answer ends the connection (the worker drains) */

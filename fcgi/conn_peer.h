@@ -37,7 +37,7 @@ struct conn_pool {
     struct peer *peer;   /* [max] */
     struct peer **live;  /* [max], the first n_live are open */
     struct peer **spare; /* [max], the first max - n_live are free */
-    int max, n_live, n_spool, n_starved;
+    int max, n_live, n_spool;
     size_t max_body;
     unsigned char peek[PEEK];
 };

@@ -24,7 +24,6 @@ struct conn_pool *conn_pool_new(int max, size_t max_body) {
     p->max = max;
     p->max_body = max_body;
     for (int i = 0; i < max; i++) {
-        p->peer[i].pub.index = i;
         p->peer[i].pub.fd = p->peer[i].spool = -1;
         p->spare[i] = &p->peer[max - 1 - i];
     }
@@ -66,9 +65,7 @@ int conn_full(const struct conn_pool *p) {
 
 static struct peer *peer_open(struct conn_pool *p, int fd, int64_t now_ns) {
     struct peer *c = p->spare[p->max - p->n_live - 1];
-    int index = c->pub.index;
     memset(c, 0, sizeof *c);
-    c->pub.index = index;
     c->pool = p;
     c->pub.state = CONN_IDLE;
     c->pub.fd = fd;
@@ -86,10 +83,7 @@ void peer_drop_spool(struct peer *c) {
         c->spool = -1;
         p->n_spool--;
     }
-    if (c->starved) {
-        c->starved = 0;
-        p->n_starved--;
-    }
+    c->starved = 0;
 }
 
 void peer_forget(struct peer *c) {

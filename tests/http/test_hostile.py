@@ -219,7 +219,7 @@ def test_content_length_that_lies(target, length):
 def test_planted_request_in_a_body(target):
     """A body whose bytes are records is a body, answered early or not: no second request runs."""
     planted = fcgi.request(b"", method="GET", path="/health", length=0)
-    for more in ({"content_type": "text/plain"}, {"method": "GET"}, {"path": "/nowhere"}, {}):
+    for more in ({"content_type": "text/plain"}, {"method": "PUT"}, {"path": "/nowhere"}, {}):
         before = target.sum("microgpt_requests_total", endpoint="health")
         with Peer(target.service.address) as peer:
             body = planted * 3

@@ -118,7 +118,7 @@ def test_headers_of_replies(chat_stack):
     replies = [generate(port), chat(port, "hi"), generate(port, b"{"), chat(port, {}),
                generate(port, {"num_samples": 0}), chat(port, says(" ")),
                generate(port, headers=[("Accept", "text/html")]),
-               generate(port, b"{}", headers=[("Content-Type", "text/plain")]), get(port, GENERATE),
+               generate(port, b"{}", headers=[("Content-Type", "text/plain")]), get(port, CHAT),
                generate(port, b" " * (4 << 20) + b"{}")]
     assert [r.status for r in replies] == [200, 200, 400, 422, 400, 400, 406, 415, 405, 413]
     for reply in replies:
