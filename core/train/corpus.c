@@ -251,14 +251,16 @@ static int open_bpe(struct reader *r, const struct texts *texts, const char *dat
 static int assign_bpe_ids(struct reader *r, const char *data, size_t size) {
     struct corpus *c = r->c;
     struct texts texts = {c->tokens, c->n_tokens, r->start, c->n_docs};
+    size_t lost;
     int rc = open_bpe(r, &texts, data, size);
     if (!rc && r->opt->chat && c->tokenizer->user < 0)
         rc = say_error(EX_DATAERR, "tokenizer.json has no <user>: it is not for chat");
-    if (!rc) rc = texts_encode(&texts, c->tokenizer);
-    if (rc) return rc;
+    if (rc || (rc = texts_encode(&texts, c->tokenizer, &lost))) return rc;
     c->tokens = texts.tokens, c->n_tokens = c->cap_tokens = texts.n_tokens;
     c->vocab_size = c->tokenizer->vocab_size;
-    return 0;
+    if (lost == 0) return 0;
+    return say_error(EX_DATAERR, "%s: %zu bytes of text are in no token of the checkpoint",
+                     r->opt->path, lost);
 }
 
 /* Documents of at most block_size inputs. */
@@ -332,7 +334,7 @@ int corpus_read(struct corpus *c, const struct corpus_options *opt) {
     if (!rc) rc = read_lines(&r, data, size);
     if (!rc) rc = is_bpe(opt, size) ? assign_bpe_ids(&r, data, size) : assign_ids(&r);
     if (!rc) rc = make_docs(&r);
-    if (!rc) c->digest = fnv1a(data, size), c->n_bytes = size;
+    if (!rc) c->digest = fnv1a(data, size);
     free(data);
     free(r.start);
     free(r.seen);

@@ -42,7 +42,6 @@ struct corpus {
     int32_t *tokens;
     size_t n_tokens, cap_tokens;
     uint64_t digest; /* of the file's bytes */
-    size_t n_bytes;
     /* counts for the operator */
     int64_t n_lines, n_blank, n_trimmed, n_no_reply, n_cut, n_long;
 };

@@ -21,6 +21,14 @@ static int out_of_memory(void) {
 
 /* ---- documents ------------------------------------------------------------------- */
 
+/* Bytes of text in one token, special ones included, of the whole corpus. */
+static double bytes_per_token(const struct corpus *c) {
+    double bytes = 0;
+    for (size_t i = 0; i < c->n_tokens; i++)
+        bytes += (double)corpus_token_bytes(c, c->tokens[i]);
+    return c->n_tokens ? bytes / (double)c->n_tokens : 0;
+}
+
 /* Which tokenizer it is, and why. */
 static void say_tokenizer(const struct run *r) {
     const struct corpus *c = &r->corpus;
@@ -32,7 +40,10 @@ static void say_tokenizer(const struct run *r) {
         say_note("  tokenizer: char, %d characters, %s", c->n_chars, why);
     else
         say_note("  tokenizer: bpe, %d tokens, %.2f bytes each in this corpus, %s",
-                 c->vocab_size, (double)c->n_bytes / (double)c->n_tokens, why);
+                 c->vocab_size, bytes_per_token(c), why);
+    if (c->tokenizer && !r->resumed && c->vocab_size < r->opt.vocab_size)
+        say_note("  %lld tokens were wanted: the corpus has no more pairs to merge",
+                 (long long)r->opt.vocab_size);
 }
 
 static int say_corpus(const struct run *r, const char *input) {

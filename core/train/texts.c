@@ -50,12 +50,14 @@ static int add_texts(const struct texts *c, struct bpe_words *words, char *room)
             continue;
         }
         next_text(&t);
+        t.bytes[t.len++] = '\n';
         if (bpe_words_add(words, t.bytes, t.len)) return -1;
     }
     return 0;
 }
 
-/* A text is learned from as the file has it, ends of lines included. */
+/* A text is learned from as the file has it, ends of lines included; a message as a line
+ * of such a file, so that a chat model knows the end of a line too. */
 static int count_words(const struct texts *c, const struct bpe_options *opt,
                        const char *file, size_t size, struct bpe_words *words) {
     if (!opt->chat) return bpe_words_add(words, file, size);
@@ -88,6 +90,7 @@ struct encoder {
     void *scratch;
     int32_t *ids; /* [n] the new tokens: never more than bytes of text and special ones */
     size_t n;
+    size_t lost; /* bytes of text without a token */
 };
 
 static int32_t special_id(const struct mg_tokenizer *t, int32_t mark) {
@@ -97,11 +100,19 @@ static int32_t special_id(const struct mg_tokenizer *t, int32_t mark) {
                                      : t->user;
 }
 
+/* The text at hand, as ids behind the others. Bytes that are in no token leave no trace
+ * in them: those are counted. */
 static void encode_text(struct encoder *e) {
     struct mg_encoding run;
+    size_t from = e->n, len;
     next_text(&e->texts);
     mg_encoding_begin(&run, e->tokenizer, e->texts.bytes, e->texts.len, e->scratch);
     while (!run.done) e->n += mg_encoding_run(&run, SIZE_MAX, e->ids + e->n, SIZE_MAX);
+    e->lost += e->texts.len;
+    for (size_t i = from; i < e->n; i++) {
+        mg_tokenizer_text(e->tokenizer, e->ids[i], &len);
+        e->lost -= len;
+    }
 }
 
 static void encode_all(struct encoder *e) {
@@ -125,7 +136,7 @@ static size_t count_bytes(const struct texts *c) {
     return n;
 }
 
-int texts_encode(struct texts *c, const struct mg_tokenizer *t) {
+int texts_encode(struct texts *c, const struct mg_tokenizer *t, size_t *lost) {
     size_t longest = longest_text(c), most = count_bytes(c);
     struct encoder e = {.c = c, .texts = {.c = c}, .tokenizer = t};
     e.texts.bytes = malloc(longest + 4);
@@ -138,6 +149,7 @@ int texts_encode(struct texts *c, const struct mg_tokenizer *t) {
         c->tokens = e.ids, c->n_tokens = e.n;
         e.ids = NULL;
     }
+    *lost = e.lost;
     free(e.texts.bytes);
     free(e.scratch);
     free(e.ids);

@@ -18,14 +18,15 @@ struct texts {
     int32_t n_docs;
 };
 
-/* Learn a tokenizer from the texts of conversations, or else from the file as it is, ends
- * of lines included: its tokenizer.json, *len bytes in new memory. 0, or an exit code
- * after the complaint. */
+/* Learn a tokenizer from the messages of conversations, each as a line, or else from the
+ * file as it is: its tokenizer.json, *len bytes in new memory. 0, or an exit code after
+ * the complaint. */
 int texts_learn(const struct texts *, const struct bpe_options *, const char *file,
                 size_t size, char **json, size_t *len);
 
 /* Turn code points and marks into ids, as a request's messages would be; tokens are
- * replaced, start follows. 0 or an exit code as above. */
-int texts_encode(struct texts *, const struct mg_tokenizer *);
+ * replaced, start follows. *lost: bytes of text that are in no token. 0 or an exit code
+ * as above. */
+int texts_encode(struct texts *, const struct mg_tokenizer *, size_t *lost);
 
 #endif
