@@ -259,7 +259,8 @@ static int assign_bpe_ids(struct reader *r, const char *data, size_t size) {
     c->tokens = texts.tokens, c->n_tokens = c->cap_tokens = texts.n_tokens;
     c->vocab_size = c->tokenizer->vocab_size;
     if (lost == 0) return 0;
-    return say_error(EX_DATAERR, "%s: %zu bytes of text are in no token of the checkpoint",
+    return say_error(EX_DATAERR,
+                     "%s: %zu bytes of text are in no token of the checkpoint",
                      r->opt->path, lost);
 }
 
