@@ -305,8 +305,8 @@ static int check_product(const struct trainer *t, uint64_t key, struct mg_error 
 }
 
 static int merge_all(struct trainer *t, int vocab_size, struct mg_error *err) {
-    int result = count_all(t);
-    while (!result && t->v->vocab_size < vocab_size && t->n_queue > 0) {
+    int result = count_all(t), left = 1;
+    while (!result && left && t->v->vocab_size < vocab_size && t->n_queue > 0) {
         struct entry e = pop(t);
         int64_t count = pair_place(t, e.key)->count;
         if (e.count != count) { /* it has changed since it was queued */
@@ -314,9 +314,8 @@ static int merge_all(struct trainer *t, int vocab_size, struct mg_error *err) {
             push(t, e);
             continue;
         }
-        if (count < 1)
-            t->n_queue = 0;
-        else if (!(result = check_product(t, e.key, err)))
+        left = count > 0; /* else nothing is, of any pair that waits */
+        if (left && !(result = check_product(t, e.key, err)))
             result = merge_pair(t, &e);
         free(e.words.index);
     }

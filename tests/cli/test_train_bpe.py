@@ -150,7 +150,7 @@ def test_resume_refuses(text, tmp_path):
     (broken / "tokenizer.json").write_text("{}")
     assert "tokenizer.json" in complaint(*args, chat, code=65)
     (broken / "tokenizer.json").unlink()
-    assert "tokenizer.json" in complaint(*args, chat, code=66)
+    assert "nor a file tokenizer.json beside it" in complaint(*args, chat, code=65)
 
 
 # ---- what is wrong --------------------------------------------------------------------------
