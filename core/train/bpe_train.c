@@ -315,8 +315,7 @@ static int merge_all(struct trainer *t, int vocab_size, struct mg_error *err) {
             continue;
         }
         left = count > 0; /* else nothing is, of any pair that waits */
-        if (left && !(result = check_product(t, e.key, err)))
-            result = merge_pair(t, &e);
+        if (left && !(result = check_product(t, e.key, err))) result = merge_pair(t, &e);
         free(e.words.index);
     }
     return result;
