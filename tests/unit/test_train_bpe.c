@@ -59,7 +59,7 @@ static void forget(struct result *r) {
 }
 
 /* Bytes that occur follow the special tokens: a b A9 C3 newline space are 4 to 9. Then
- * "ab" is 10, and of four pairs that are there once the one of lowest ids, "aab", is 11. */
+ * "ab" is 10; of four pairs that are there once the one of lowest ids, "aab", is 11. */
 static void test_what_is_learned(void **state) {
     (void)state;
     static const int32_t want[] = {1, 11, 10, 3, 1, 10, 9, 7, 6, 3};
