@@ -128,7 +128,7 @@ test-host: ## package, units and recipes on Debian 12 and 13 that booted (root; 
 	@tests/host/run
 # tests/clients: comparisons with what others wrote, pinned in its package-lock.json
 test-clients: ## other people's programs against ours, where the npm registry is reached
-	@conf/deps.sh npm nodejs
+	@node --version >/dev/null 2>&1 && npm --version >/dev/null 2>&1 || conf/deps.sh npm nodejs
 	@$(MAKE) --no-print-directory $(JOBS) all
 	@tests/clients/run --build $(B)
 # every suite there is, each with its count in $(B)/test; the last line is the sum
