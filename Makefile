@@ -47,7 +47,7 @@ CLI  := $(B)/microgpt
 UNIT := $(UNIT_SRC:%.c=$(B)/%)
 FUZZERS := $(patsubst %.c,$(B)/%,$(wildcard tests/fuzz/fuzz_*.c))
 
-.PHONY: fuzz fuzzers test-arm test-host test-all help all lib run demo test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
+.PHONY: fuzz fuzzers test-arm test-host test-clients test-all help all lib run demo test deps lint fmt coverage bench bench-quick soak install uninstall deb unit clean
 MAKEFLAGS += --no-builtin-rules # they would try to make the .d files
 .DELETE_ON_ERROR:
 .SECONDARY:
@@ -132,8 +132,13 @@ test-host: ## package, units and recipes on Debian 12 and 13 that booted (root; 
 	@conf/deps.sh make gcc mmdebstrap systemd-container debhelper lintian uidmap prometheus umoci
 	@$(call build,all)
 	@tests/host/run
+# tests/clients: comparisons with what others wrote, pinned in its package-lock.json
+test-clients: ## other people's programs against ours, where the npm registry is reached
+	@node --version >/dev/null 2>&1 && npm --version >/dev/null 2>&1 || conf/deps.sh npm nodejs
+	@$(MAKE) --no-print-directory $(JOBS) all
+	@tests/clients/run --build $(B)
 # every suite there is, each with its count in $(B)/test; the last line is the sum
-SUITES := test test-host
+SUITES := test test-clients test-host
 test-all: ## all of $(SUITES)
 	@tests/all $(SUITES)
 FUZZ ?= # one of tests/fuzz/fuzz_*.c, by its name; all of them for TIME seconds each

@@ -52,7 +52,9 @@ int chat_main(const struct cli_command *, int argc, char **argv);
 int export_main(const struct cli_command *, int argc, char **argv);
 int generate_main(const struct cli_command *, int argc, char **argv);
 int import_main(const struct cli_command *, int argc, char **argv);
+int detokenize_main(const struct cli_command *, int argc, char **argv);
 int info_main(const struct cli_command *, int argc, char **argv);
+int tokenize_main(const struct cli_command *, int argc, char **argv);
 int train_main(const struct cli_command *, int argc, char **argv);
 
 #endif

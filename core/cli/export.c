@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: Apache-2.0
  * export.c - `microgpt export`: a checkpoint for serving only, its weights in another
- * format if wanted. meta.json is copied byte by byte. */
+ * format if wanted. meta.json and tokenizer.json are copied byte by byte. */
 #include "cli.h"
 #include "../train/save.h"
 
@@ -39,19 +39,25 @@ static int widen(struct mg_model *m, const struct net_shape *s, enum mg_dtype to
     return 0;
 }
 
-static int copy_meta(const char *from, struct save *s) {
+static int copy_file(const char *from, const char *name, struct save *s) {
     struct mg_error err = {0};
     char path[PATH_MAX];
     size_t len;
-    snprintf(path, sizeof path, "%s/meta.json", from);
+    snprintf(path, sizeof path, "%s/%s", from, name);
     int dir = mg_dir_open(from, &err);
-    char *text = dir < 0
-                     ? NULL
-                     : mg_file_read(dir, "meta.json", path, (size_t)1 << 30, &len, &err);
+    char *text =
+        dir < 0 ? NULL : mg_file_read(dir, name, path, (size_t)1 << 30, &len, &err);
     if (dir >= 0) close(dir);
-    int rc = text ? save_bytes(s, "meta.json", text, len) : say_model_error(&err);
+    int rc = text ? save_bytes(s, name, text, len) : say_model_error(&err);
     free(text);
     return rc;
+}
+
+/* The files that are text. */
+static int copy_texts(const struct mg_model *m, const char *from, struct save *s) {
+    int rc = copy_file(from, "meta.json", s);
+    int has_file = strcmp(m->tokenizer->name, "bpe") == 0;
+    return !rc && has_file ? copy_file(from, "tokenizer.json", s) : rc;
 }
 
 static int write_checkpoint(struct mg_model *m, const char *from, const char *to,
@@ -62,7 +68,7 @@ static int write_checkpoint(struct mg_model *m, const char *from, const char *to
     int rc = widen(m, &shape, dtype, params);
     struct save *s = rc ? NULL : save_begin(to);
     if (!rc && !s) rc = EX_IOERR;
-    if (!rc) rc = copy_meta(from, s);
+    if (!rc) rc = copy_texts(m, from, s);
     if (!rc) rc = save_tensors(s, "weights.safetensors", &shape, params, dtype);
     free(params);
     if (s && !rc) return save_commit(s);

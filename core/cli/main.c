@@ -19,6 +19,10 @@ static const struct cli_command commands[] = {
      "Write a checkpoint for serving only.", export_main},
     {"import", "[options] --output DIR FILE.json",
      "Make a checkpoint from a JSON dump of the microgpt family.", import_main},
+    {"tokenize", "(--model DIR | --tokenizer FILE) [options] < TEXT",
+     "Text to token ids and what each is.", tokenize_main},
+    {"detokenize", "(--model DIR | --tokenizer FILE) [options] < IDS",
+     "Token ids to text.", detokenize_main},
     {0},
 };
 

@@ -10,7 +10,7 @@
 #include <string.h>
 
 struct command_line {
-    const char *input, *output, *resume;
+    const char *input, *output, *resume, *tokenizer;
     int overwrite;
     int64_t checkpoint_every;
     struct run_options run;
@@ -62,6 +62,21 @@ static int train(struct run *r, const struct command_line *c) {
     return r->step < r->opt.steps ? stop(r, c) : finish(r, c);
 }
 
+static const char *const tokenizers[] = {"auto", "char", "bpe"};
+
+/* --tokenizer and --vocab-size, which only BPE has. */
+static int choose_tokenizer(struct command_line *c, const struct cli_option *table) {
+    int sized = cli_given(table, "vocab-size"), i = 0;
+    while (i < 3 && strcmp(tokenizers[i], c->tokenizer) != 0) i++;
+    if (i == 3)
+        return say_error(EX_USAGE, "train: --tokenizer: '%s' is none of auto, char, bpe",
+                         c->tokenizer);
+    if (i == CORPUS_CHAR && sized)
+        return say_error(EX_USAGE, "train: --vocab-size is for --tokenizer bpe");
+    c->run.tokenizer = i == CORPUS_AUTO && sized ? CORPUS_BPE : (enum corpus_tokenizer)i;
+    return 0;
+}
+
 /* Options that the saved run fixes: given again they must be the same. */
 static int check_fixed(const struct cli_option *table, const struct run_options *given,
                        const struct run_options *saved) {
@@ -77,12 +92,16 @@ static int check_fixed(const struct cli_option *table, const struct run_options 
         {"seed", (int64_t)given->seed, (int64_t)saved->seed},
         {"chat", given->chat, saved->chat},
         {"skip-long", given->skip_long, saved->skip_long},
+        {"vocab-size", given->vocab_size, saved->vocab_size},
     };
     for (size_t i = 0; i < sizeof fixed / sizeof *fixed; i++)
         if (cli_given(table, fixed[i].name) && fixed[i].given != fixed[i].saved)
             return say_error(EX_USAGE, "train: --%s %lld, but the run to resume has %lld",
                              fixed[i].name, (long long)fixed[i].given,
                              (long long)fixed[i].saved);
+    if (cli_given(table, "tokenizer") && given->tokenizer != saved->tokenizer)
+        return say_error(EX_USAGE, "train: --tokenizer %s, but the run to resume has %s",
+                         tokenizers[given->tokenizer], tokenizers[saved->tokenizer]);
     if (cli_given(table, "eval") && given->eval != saved->eval)
         return say_error(EX_USAGE, "train: --eval %g, but the run to resume has %g",
                          given->eval, saved->eval);
@@ -116,7 +135,9 @@ static int check(const struct command_line *c) {
 }
 
 int train_main(const struct cli_command *self, int argc, char **argv) {
-    struct command_line c = {.run = {
+    struct command_line c = {.tokenizer = "auto",
+                             .run = {
+                                 .vocab_size = 1024,
                                  .steps = 5000,
                                  .lr = 0.01,
                                  .warmup_steps = 200,
@@ -143,6 +164,9 @@ int train_main(const struct cli_command *self, int argc, char **argv) {
         {"n-head", "N", CLI_INT, &o->n_head, 1, 1 << 14, "attention heads", 0},
         {"n-layer", "N", CLI_INT, &o->n_layer, 1, 1 << 10, "layers", 0},
         {"block-size", "N", CLI_INT, &o->block_size, 1, 1 << 16, "context in tokens", 0},
+        {"tokenizer", "KIND", CLI_STRING, &c.tokenizer, 0, 0,
+         "char, bpe, or auto: bpe for an input of 1 MiB or more", 0},
+        {"vocab-size", "N", CLI_INT, &o->vocab_size, 2, 1 << 19, "tokens of bpe", 0},
         {"seed", "N", CLI_SEED, &o->seed, 0, 0, "of weights and order", 0},
         {"eval", "FRACTION", CLI_REAL, &o->eval, 0, 0.9, "documents to hold out", 0},
         {"skip-long", NULL, CLI_FLAG, &o->skip_long, 0, 0,
@@ -157,10 +181,9 @@ int train_main(const struct cli_command *self, int argc, char **argv) {
         {0},
     };
     int rc = cli_parse(self, table, argc, argv, NULL);
-    if (rc < 0)
-        rc = c.resume ? adopt(&c, table) : 0;
-    else
-        return rc;
+    if (rc >= 0) return rc;
+    rc = choose_tokenizer(&c, table);
+    if (!rc && c.resume) rc = adopt(&c, table);
     if (!rc) rc = check(&c);
     if (rc) return rc;
     catch_signals();

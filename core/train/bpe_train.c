@@ -284,10 +284,19 @@ static int merge_pair(struct trainer *t, const struct entry *e) {
     return queue_notes(t);
 }
 
+/* Bytes that the string of a token has in tokenizer.json. */
+static size_t string_bytes(const struct bpe_vocab *v, uint32_t id) {
+    const struct bpe_token *t = &v->token[id];
+    size_t n = t->len;
+    for (size_t i = 0; i < t->len; i++)
+        n += mg_bpe_symbol((unsigned char)v->bytes[t->at + i]) >= 0x80;
+    return n;
+}
+
 /* The longest token that a tokenizer may have bounds what this takes. */
 static int check_product(const struct trainer *t, uint64_t key, struct mg_error *err) {
-    const struct bpe_token *token = t->v->token;
-    size_t len = token[key >> 32].len + token[(uint32_t)key].len;
+    size_t len =
+        string_bytes(t->v, (uint32_t)(key >> 32)) + string_bytes(t->v, (uint32_t)key);
     if (len <= MG_BPE_MAX_TOKEN) return 0;
     return mg_fail(err, MG_EINPUT,
                    "the corpus repeats runs so long that a token would have %zu bytes, "
@@ -296,8 +305,8 @@ static int check_product(const struct trainer *t, uint64_t key, struct mg_error 
 }
 
 static int merge_all(struct trainer *t, int vocab_size, struct mg_error *err) {
-    int result = count_all(t);
-    while (!result && t->v->vocab_size < vocab_size && t->n_queue > 0) {
+    int result = count_all(t), left = 1;
+    while (!result && left && t->v->vocab_size < vocab_size && t->n_queue > 0) {
         struct entry e = pop(t);
         int64_t count = pair_place(t, e.key)->count;
         if (e.count != count) { /* it has changed since it was queued */
@@ -305,10 +314,8 @@ static int merge_all(struct trainer *t, int vocab_size, struct mg_error *err) {
             push(t, e);
             continue;
         }
-        if (count < 1)
-            t->n_queue = 0;
-        else if (!(result = check_product(t, e.key, err)))
-            result = merge_pair(t, &e);
+        left = count > 0; /* else nothing is, of any pair that waits */
+        if (left && !(result = check_product(t, e.key, err))) result = merge_pair(t, &e);
         free(e.words.index);
     }
     return result;

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: Apache-2.0
  * corpus.c - see corpus.h. The first pass lays documents out as code points, special
  * tokens as negative numbers, and marks the characters it meets; when the vocabulary is
- * known the second pass turns them into ids in place and cuts what is too long. Bad input
- * is told with its place. */
+ * known the second pass turns them into ids and cuts what is too long. Bad input is told
+ * with its place. */
 #include "corpus.h"
 
 #include "say.h"
+#include "texts.h"
 #include "utf8.h"
 
 #include <errno.h>
@@ -15,9 +16,6 @@
 #include <string.h>
 #include <unistd.h>
 
-/* Special tokens before ids are known. vocab_size - (-BOS) = bos, as in
- * microgpt-checkpoint(5). */
-enum { BOS = -1, END_TURN = -2, ASSISTANT = -3, USER = -4 };
 enum { N_CODES = 0x110000 };
 
 struct reader {
@@ -101,9 +99,9 @@ static void trim(const char **text, size_t *len) {
 
 /* [bos, characters, bos] */
 static int read_text_line(struct reader *r, const char *line, size_t len) {
-    int rc = add_token(r->c, BOS);
+    int rc = add_token(r->c, TEXTS_BOS);
     if (!rc) rc = add_text(r, line, len, -1);
-    if (!rc) rc = add_token(r->c, BOS);
+    if (!rc) rc = add_token(r->c, TEXTS_BOS);
     return rc ? rc : end_doc(r);
 }
 
@@ -120,8 +118,8 @@ static int read_turn(struct reader *r, const json_t *turn, size_t i, int32_t *ro
     if (!json_is_string(role_j) || !json_is_string(content))
         return bad_turn(r, i, "wants {\"role\": string, \"content\": string}", "");
     const char *name = json_string_value(role_j);
-    *role = strcmp(name, "user") == 0        ? USER
-            : strcmp(name, "assistant") == 0 ? ASSISTANT
+    *role = strcmp(name, "user") == 0        ? TEXTS_USER
+            : strcmp(name, "assistant") == 0 ? TEXTS_ASSISTANT
                                              : 0;
     if (!*role) return bad_turn(r, i, "unknown role '", name);
     size_t len = json_string_length(content);
@@ -129,17 +127,17 @@ static int read_turn(struct reader *r, const json_t *turn, size_t i, int32_t *ro
         return bad_turn(r, i, "content is blank", "");
     int rc = add_token(r->c, *role);
     if (!rc) rc = add_text(r, json_string_value(content), len, (int)i);
-    return rc ? rc : add_token(r->c, END_TURN);
+    return rc ? rc : add_token(r->c, TEXTS_END_TURN);
 }
 
 /* [bos, turns ..., bos] up to the last assistant turn; nothing when there is none. */
 static int read_turns(struct reader *r, const json_t *turns) {
     size_t begin = r->c->n_tokens, keep = begin;
-    int rc = add_token(r->c, BOS);
+    int rc = add_token(r->c, TEXTS_BOS);
     for (size_t i = 0; !rc && i < json_array_size(turns); i++) {
         int32_t role = 0;
         rc = read_turn(r, json_array_get(turns, i), i, &role);
-        if (!rc && role == ASSISTANT) keep = r->c->n_tokens;
+        if (!rc && role == TEXTS_ASSISTANT) keep = r->c->n_tokens;
     }
     if (rc) return rc;
     r->c->n_trimmed += keep > begin && keep < r->c->n_tokens;
@@ -148,7 +146,7 @@ static int read_turns(struct reader *r, const json_t *turns) {
         r->c->n_no_reply++;
         return 0;
     }
-    rc = add_token(r->c, BOS);
+    rc = add_token(r->c, TEXTS_BOS);
     return rc ? rc : end_doc(r);
 }
 
@@ -204,10 +202,10 @@ static int make_vocabulary(struct reader *r) {
 
 static int take_vocabulary(struct reader *r) {
     struct corpus *c = r->c;
-    c->n_chars = r->opt->n_chars;
+    c->n_chars = r->opt->vocab->n_chars;
     c->chars = calloc((size_t)c->n_chars + 1, sizeof *c->chars);
     if (!c->chars) return out_of_memory();
-    memcpy(c->chars, r->opt->chars, (size_t)c->n_chars * sizeof *c->chars);
+    memcpy(c->chars, r->opt->vocab->chars, (size_t)c->n_chars * sizeof *c->chars);
     for (int i = 0; i < c->n_chars; i++) r->seen[c->chars[i]] = 0;
     const uint8_t *other = memchr(r->seen, 1, N_CODES);
     if (!other) return 0;
@@ -217,7 +215,7 @@ static int take_vocabulary(struct reader *r) {
 
 static int assign_ids(struct reader *r) {
     struct corpus *c = r->c;
-    int rc = r->opt->chars ? take_vocabulary(r) : make_vocabulary(r);
+    int rc = r->opt->vocab ? take_vocabulary(r) : make_vocabulary(r);
     if (rc) return rc;
     c->vocab_size = c->n_chars + (r->opt->chat ? 4 : 1);
     int32_t *id = calloc(N_CODES, sizeof *id);
@@ -229,6 +227,41 @@ static int assign_ids(struct reader *r) {
     }
     free(id);
     return 0;
+}
+
+static int open_bpe(struct reader *r, const struct texts *texts, const char *data,
+                    size_t size) {
+    struct corpus *c = r->c;
+    struct bpe_options o = {.vocab_size = r->opt->vocab_size, .chat = r->opt->chat};
+    struct mg_error err = {0};
+    if (r->opt->vocab) {
+        c->json_len = r->opt->vocab->json_len;
+        c->json = malloc(c->json_len + 1);
+        if (!c->json) return out_of_memory();
+        memcpy(c->json, r->opt->vocab->json, c->json_len);
+    } else {
+        int rc = texts_learn(texts, &o, data, size, &c->json, &c->json_len);
+        if (rc) return rc;
+    }
+    c->tokenizer = mg_tokenizer_bpe("tokenizer.json", c->json, c->json_len, &err);
+    return c->tokenizer ? 0 : say_model_error(&err);
+}
+
+/* The same with byte-level BPE, learned from the file or taken over. */
+static int assign_bpe_ids(struct reader *r, const char *data, size_t size) {
+    struct corpus *c = r->c;
+    struct texts texts = {c->tokens, c->n_tokens, r->start, c->n_docs};
+    size_t lost;
+    int rc = open_bpe(r, &texts, data, size);
+    if (!rc && r->opt->chat && c->tokenizer->user < 0)
+        rc = say_error(EX_DATAERR, "tokenizer.json has no <user>: it is not for chat");
+    if (rc || (rc = texts_encode(&texts, c->tokenizer, &lost))) return rc;
+    c->tokens = texts.tokens, c->n_tokens = c->cap_tokens = texts.n_tokens;
+    c->vocab_size = c->tokenizer->vocab_size;
+    if (lost == 0) return 0;
+    return say_error(EX_DATAERR,
+                     "%s: %zu bytes of text are in no token of the checkpoint",
+                     r->opt->path, lost);
 }
 
 /* Documents of at most block_size inputs. */
@@ -287,6 +320,12 @@ static uint64_t fnv1a(const char *p, size_t n) {
     return h;
 }
 
+static int is_bpe(const struct corpus_options *opt, size_t size) {
+    if (opt->vocab) return opt->vocab->json != NULL;
+    return opt->tokenizer == CORPUS_AUTO ? size >= CORPUS_AUTO_BPE
+                                         : opt->tokenizer == CORPUS_BPE;
+}
+
 int corpus_read(struct corpus *c, const struct corpus_options *opt) {
     *c = (struct corpus){0};
     struct reader r = {.c = c, .opt = opt, .seen = calloc(N_CODES, 1)};
@@ -294,7 +333,7 @@ int corpus_read(struct corpus *c, const struct corpus_options *opt) {
     size_t size = 0;
     int rc = r.seen ? read_file(opt->path, &data, &size) : out_of_memory();
     if (!rc) rc = read_lines(&r, data, size);
-    if (!rc) rc = assign_ids(&r);
+    if (!rc) rc = is_bpe(opt, size) ? assign_bpe_ids(&r, data, size) : assign_ids(&r);
     if (!rc) rc = make_docs(&r);
     if (!rc) c->digest = fnv1a(data, size);
     free(data);
@@ -306,7 +345,17 @@ int corpus_read(struct corpus *c, const struct corpus_options *opt) {
 
 void corpus_free(struct corpus *c) {
     free(c->chars);
+    mg_tokenizer_free(c->tokenizer);
+    free(c->json);
     free(c->docs);
     free(c->tokens);
     *c = (struct corpus){0};
+}
+
+size_t corpus_token_bytes(const struct corpus *c, int32_t id) {
+    size_t len;
+    char s[4];
+    if (!c->tokenizer) return id < c->n_chars ? utf8_encode(c->chars[id], s) : 0;
+    mg_tokenizer_text(c->tokenizer, id, &len);
+    return len;
 }

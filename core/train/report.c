@@ -63,11 +63,12 @@ static void format_time(double s, char out[48]) {
 
 static void show(struct report *r, int64_t step) {
     double t = now(), spent = t - r->began;
-    char left[48], eval[32] = "";
+    char left[48], eval[64] = "";
     r->shown = t;
     format_time(spent / (double)(step - r->first_step) * (double)(r->steps - step), left);
     if (!isnan(r->last_eval))
-        snprintf(eval, sizeof eval, "  eval %.4f", (double)r->last_eval);
+        snprintf(eval, sizeof eval, "  eval %.4f = %.4f bits/byte", (double)r->last_eval,
+                 (double)r->last_eval * r->bits);
     fprintf(stderr, "%sstep %lld/%lld  loss %.4f%s  %.0f tokens/s  %s left%s",
             r->tty ? "\r" : "", (long long)step, (long long)r->steps,
             (double)r->last_loss, eval, (double)r->tokens / (spent > 0 ? spent : 1e-9),
@@ -96,12 +97,15 @@ void report_end(struct report *r) {
 /* ---- files ----------------------------------------------------------------------- */
 
 static void write_csv(const struct report *r, FILE *f) {
-    fputs("step,loss,eval_loss\n", f);
+    fputs("step,loss,eval_loss,eval_bits_per_byte\n", f);
     for (int i = 0; i < r->n_rows; i++) {
         const struct report_row *row = &r->rows[i];
         fprintf(f, "%lld,%.9g,", (long long)row->step, (double)row->loss);
-        if (!isnan(row->eval_loss)) fprintf(f, "%.9g", (double)row->eval_loss);
-        fputc('\n', f);
+        if (isnan(row->eval_loss))
+            fputs(",\n", f);
+        else
+            fprintf(f, "%.9g,%.6g\n", (double)row->eval_loss,
+                    (double)row->eval_loss * r->bits);
     }
 }
 

@@ -23,6 +23,8 @@ struct report {
     double sum; /* of the losses since the last row */
     int64_t count;
     float last_loss, last_eval;
+    double bits; /* set it after begin: bits per byte of held-out text for a loss of 1;
+                    0 = there is none */
     int tty;
     double began, shown; /* monotonic seconds */
     int64_t first_step, tokens;

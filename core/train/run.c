@@ -21,11 +21,36 @@ static int out_of_memory(void) {
 
 /* ---- documents ------------------------------------------------------------------- */
 
+/* Bytes of text in one token, special ones included, of the whole corpus. */
+static double bytes_per_token(const struct corpus *c) {
+    double bytes = 0;
+    for (size_t i = 0; i < c->n_tokens; i++)
+        bytes += (double)corpus_token_bytes(c, c->tokens[i]);
+    return c->n_tokens ? bytes / (double)c->n_tokens : 0;
+}
+
+/* Which tokenizer it is, and why. */
+static void say_tokenizer(const struct run *r) {
+    const struct corpus *c = &r->corpus;
+    const char *why = r->resumed                        ? "as the run to resume"
+                      : r->opt.tokenizer != CORPUS_AUTO ? "as was asked for"
+                      : c->tokenizer ? "since the corpus has 1 MiB or more"
+                                     : "since the corpus is smaller than 1 MiB";
+    if (!c->tokenizer)
+        say_note("  tokenizer: char, %d characters, %s", c->n_chars, why);
+    else
+        say_note("  tokenizer: bpe, %d tokens, %.2f bytes each in this corpus, %s",
+                 c->vocab_size, bytes_per_token(c), why);
+    if (c->tokenizer && !r->resumed && c->vocab_size < r->opt.vocab_size)
+        say_note("  %lld tokens were wanted: the corpus has no more pairs to merge",
+                 (long long)r->opt.vocab_size);
+}
+
 static int say_corpus(const struct run *r, const char *input) {
     const struct corpus *c = &r->corpus;
-    say_note("%s: %lld lines, %d documents (%d held out), %zu tokens, %d characters",
-             input, (long long)c->n_lines, (int)c->n_docs, (int)r->n_eval, c->n_tokens,
-             c->n_chars);
+    say_note("%s: %lld lines, %d documents (%d held out), %zu tokens", input,
+             (long long)c->n_lines, (int)c->n_docs, (int)r->n_eval, c->n_tokens);
+    say_tokenizer(r);
     if (c->n_blank) say_note("  %lld blank lines skipped", (long long)c->n_blank);
     if (c->n_no_reply)
         say_note("  %lld conversations without an assistant turn skipped",
@@ -83,15 +108,16 @@ static struct net_doc find_document(struct run *r, int64_t i) {
 
 /* ---- start ----------------------------------------------------------------------- */
 
-static int open_corpus(struct run *r, const char *input, const uint32_t *chars,
-                       int n_chars) {
+static int open_corpus(struct run *r, const char *input,
+                       const struct corpus_vocab *vocab) {
     struct corpus_options o = {
         .path = input,
         .chat = r->opt.chat,
         .skip_long = r->opt.skip_long,
         .block_size = (int)r->opt.block_size,
-        .chars = chars,
-        .n_chars = n_chars,
+        .tokenizer = r->opt.tokenizer,
+        .vocab_size = (int)r->opt.vocab_size,
+        .vocab = vocab,
     };
     int rc = corpus_read(&r->corpus, &o);
     return rc ? rc : split_documents(r, input);
@@ -109,6 +135,19 @@ static int open_trainer(struct run *r) {
     return r->trainer ? 0 : out_of_memory();
 }
 
+/* Bits per byte of text for one nat per token, over the documents held out: with it
+ * vocabularies compare. 0: there are none. */
+static double held_out_bits(const struct run *r) {
+    double tokens = 0, bytes = 0;
+    for (int32_t i = 0; i < r->n_eval; i++) {
+        const struct net_doc *d = &r->held_out[i];
+        tokens += d->n;
+        for (int k = 1; k <= d->n; k++)
+            bytes += (double)corpus_token_bytes(&r->corpus, d->tokens[k]);
+    }
+    return bytes > 0 ? tokens / bytes / M_LN2 : 0;
+}
+
 /* Evaluations may cost a tenth of the training: a forward pass is a third of a step. */
 void run_begin_report(struct run *r, int64_t step) {
     double held_out = 0, all = 0;
@@ -116,17 +155,18 @@ void run_begin_report(struct run *r, int64_t step) {
     for (int32_t i = 0; i < r->corpus.n_docs; i++) all += r->corpus.docs[i].n;
     double per_step = all / r->corpus.n_docs * (double)r->opt.batch_size;
     report_begin(&r->report, step, r->opt.steps, (int64_t)(held_out / (0.3 * per_step)));
+    r->report.bits = held_out_bits(r);
 }
 
 int run_open(struct run *r, const struct run_options *opt, const char *input,
-             const uint32_t *chars, int n_chars) {
-    *r = (struct run){.opt = *opt, .epoch = -1};
-    int rc = open_corpus(r, input, chars, n_chars);
+             const struct corpus_vocab *vocab) {
+    *r = (struct run){.opt = *opt, .epoch = -1, .resumed = vocab != NULL};
+    int rc = open_corpus(r, input, vocab);
     return rc ? rc : open_trainer(r);
 }
 
 int run_start(struct run *r, const struct run_options *opt, const char *input) {
-    int rc = run_open(r, opt, input, NULL, 0);
+    int rc = run_open(r, opt, input, NULL);
     if (rc) return rc;
     struct rng rng = rng_begin(opt->seed, STREAM_WEIGHTS);
     rng_normal(&rng, 0.08f, r->trainer->n_params, r->trainer->params);

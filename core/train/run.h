@@ -16,6 +16,8 @@ struct run_options {
     double lr, eval; /* eval: fraction of the documents that is held out */
     uint64_t seed;
     int chat, skip_long;
+    enum corpus_tokenizer tokenizer;
+    int64_t vocab_size; /* BPE: wanted */
     int64_t threads;
 };
 
@@ -24,6 +26,7 @@ struct run {
     struct corpus corpus;
     struct trainer *trainer;
     struct report report;
+    int resumed;
     int64_t step;   /* steps done */
     int32_t *order; /* documents; the last n_eval of them are held out */
     int32_t n_train, n_eval;
@@ -35,10 +38,10 @@ struct run {
 /* Start from the beginning. 0, or an exit code after the complaint. run_close in either
  * case. */
 int run_start(struct run *, const struct run_options *, const char *input);
-/* Read corpus and options, weights all 0; chars: the vocabulary, NULL = what the corpus
- * has. As run_start. */
+/* Read corpus and options, weights all 0; NULL = the vocabulary that the corpus has. As
+ * run_start. */
 int run_open(struct run *, const struct run_options *, const char *input,
-             const uint32_t *chars, int n_chars);
+             const struct corpus_vocab *);
 void run_close(struct run *);
 
 /* Start the report of a run that has done so many steps. */

@@ -230,10 +230,11 @@ static json_t *make_chars(const uint32_t *chars, int n) {
 
 int save_meta(struct save *s, const struct net_shape *shape, const uint32_t *chars,
               int n_chars, int chat) {
-    json_t *meta =
-        json_pack("{s:i,s:i,s:i,s:i,s:i,s:o}", "vocab_size", shape->vocab_size, "n_embd",
-                  shape->n_embd, "n_head", shape->n_head, "n_layer", shape->n_layer,
-                  "block_size", shape->block_size, "chars", make_chars(chars, n_chars));
+    json_t *meta = json_pack(
+        "{s:i,s:i,s:i,s:i,s:i,s:o*}", "vocab_size", shape->vocab_size, "n_embd",
+        shape->n_embd, "n_head", shape->n_head, "n_layer", shape->n_layer, "block_size",
+        shape->block_size, "chars", chars ? make_chars(chars, n_chars) : NULL);
+    if (meta && chars && !json_object_get(meta, "chars")) json_decref(meta), meta = NULL;
     if (meta && chat)
         json_object_set_new(meta, "special_tokens",
                             json_pack("[s,s,s]", "user", "assistant", "end_turn"));

@@ -23,7 +23,8 @@ struct save *save_begin(const char *target);
 int save_bytes(struct save *, const char *name, const void *data, size_t size);
 /* A JSON value on one line. Takes the reference; NULL counts as out of memory. */
 int save_json(struct save *, const char *name, json_t *value);
-/* meta.json: sizes and characters, and whether the model was trained for chat. */
+/* meta.json: sizes and characters (NULL: tokenizer.json has the text), and whether the
+ * model was trained for chat. */
 int save_meta(struct save *, const struct net_shape *, const uint32_t *chars, int n_chars,
               int chat);
 /* safetensors of all tensors of shape, from the parameter array, as dtype. */

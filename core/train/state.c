@@ -12,6 +12,7 @@
 #include "say.h"
 
 #include <errno.h>
+#include <fcntl.h>
 #include <limits.h>
 #include <string.h>
 #include <unistd.h>
@@ -36,7 +37,9 @@ int state_save(const struct run *r, const char *dir) {
     struct save *s = save_begin(dir);
     if (!s) return EX_IOERR;
     const struct net_shape *shape = &r->trainer->shape;
-    int rc = save_meta(s, shape, r->corpus.chars, r->corpus.n_chars, r->opt.chat);
+    const struct corpus *c = &r->corpus;
+    int rc = save_meta(s, shape, c->chars, c->n_chars, r->opt.chat);
+    if (!rc && c->json) rc = save_bytes(s, "tokenizer.json", c->json, c->json_len);
     if (!rc) rc = save_json(s, "train_state.json", make_state(r));
     if (!rc)
         rc = save_tensors(s, "weights.safetensors", shape, r->trainer->params, MG_F32);
@@ -108,6 +111,8 @@ int state_options(const char *dir, struct run_options *o) {
     if (!rc) {
         o->n_embd = meta.n_embd, o->n_head = meta.n_head, o->n_layer = meta.n_layer;
         o->block_size = meta.block_size;
+        o->tokenizer = meta.chars ? CORPUS_CHAR : CORPUS_BPE;
+        o->vocab_size = meta.vocab_size;
         rc = read_state(dir, o, &st);
     }
     mg_meta_free(&meta);
@@ -158,22 +163,31 @@ static int load(struct run *r, const char *dir) {
     return report_load(&r->report, dir, st.step);
 }
 
-/* The characters of dir/meta.json, in new memory. 0 or an exit code. */
-static int read_chars(const char *dir, uint32_t **chars, int *n) {
+static int read_json(const char *dir, struct corpus_vocab *v) {
+    struct mg_error err = {0};
+    char path[PATH_MAX];
+    snprintf(path, sizeof path, "%s/tokenizer.json", dir);
+    v->json = mg_file_read(AT_FDCWD, path, path, MG_BPE_MAX_FILE, &v->json_len, &err);
+    return v->json ? 0 : say_model_error(&err);
+}
+
+/* The characters of dir/meta.json, or the tokenizer.json beside it, in new memory. 0 or
+ * an exit code. */
+static int read_vocab(const char *dir, struct corpus_vocab *v) {
     struct mg_meta meta = {0};
     int rc = read_meta(dir, &meta);
-    if (!rc) *chars = meta.chars, *n = meta.n_chars, meta.chars = NULL;
+    if (!rc) v->chars = meta.chars, v->n_chars = meta.n_chars, meta.chars = NULL;
     mg_meta_free(&meta);
-    return rc;
+    return !rc && !v->chars ? read_json(dir, v) : rc;
 }
 
 int state_resume(struct run *r, const struct run_options *opt, const char *input,
                  const char *dir) {
-    uint32_t *chars = NULL;
-    int n_chars = 0;
+    struct corpus_vocab vocab = {0};
     *r = (struct run){0};
-    int rc = read_chars(dir, &chars, &n_chars);
-    if (!rc) rc = run_open(r, opt, input, chars, n_chars);
-    free(chars);
+    int rc = read_vocab(dir, &vocab);
+    if (!rc) rc = run_open(r, opt, input, &vocab);
+    free(vocab.chars);
+    free(vocab.json);
     return rc ? rc : load(r, dir);
 }

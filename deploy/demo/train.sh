@@ -20,6 +20,7 @@ keep names f32
 
 "${PYTHON:-/usr/bin/python3}" "$here/chat/make_corpus.py"
 "$microgpt" train --chat --input "$here/chat/corpus.jsonl" --output "$scratch/chat" --overwrite \
+    --tokenizer char \
     --n-embd 128 --n-head 4 --n-layer 4 --block-size 256 \
     --steps 14000 --lr 0.003 --warmup-steps 200 --batch-size 8 --eval 0.02 --seed 42
 keep chat f16

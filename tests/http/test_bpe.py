@@ -5,6 +5,8 @@ way to cut characters into tokens; what is refused."""
 import array
 import itertools
 import json
+import subprocess
+import time
 
 import pytest
 
@@ -237,3 +239,103 @@ def test_leading_punctuation_in_compat(tmp_path):
         with stack.Stack(tmp_path, compat=compat) as s:
             assert lib.chat(s.port, body).json()["content"] == want
             assert lib.joined_chat(lib.stream(s.port, lib.CHAT, body))[0]["content"] == want
+
+
+# ---- trained here -----------------------------------------------------------------------------
+
+def test_train_then_serve(tmp_path):
+    """microgpt train --tokenizer bpe makes what the service loads: it says what it was taught, whole,
+    streamed and as the program says it."""
+    turns = ["hi", "Grüße <user> 😀!", "and now?", "nothing\nmore"]
+    taught = [{"role": "assistant" if i % 2 else "user", "content": t} for i, t in enumerate(turns)]
+    (tmp_path / "chat.jsonl").write_text(json.dumps(taught) + "\n")
+    program = stack.BUILD / "san/microgpt"
+    subprocess.run([program, "train", "--chat", "--tokenizer", "bpe", "--vocab-size", "60", "--input",
+                    tmp_path / "chat.jsonl", "--output", tmp_path / "m", "--n-embd", "32", "--n-head", "2", "--n-layer", "1",
+                    "--block-size", "64", "--steps", "150", "--warmup-steps", "10"], check=True, capture_output=True)
+    with stack.Stack(tmp_path / "m") as s:
+        for n in (1, 3):
+            body = {"messages": taught[:n], "temperature": 0}
+            assert lib.chat(s.port, body).json()["content"] == turns[n]
+            assert lib.joined_chat(lib.stream(s.port, lib.CHAT, body))[0]["content"] == turns[n]
+    said = subprocess.run([program, "chat", "--model", tmp_path / "m", "--temperature", "0"], text=True, check=True,
+                          input="hi\nand now?\n", capture_output=True).stdout
+    assert said == f"{turns[1]}\n{turns[3]}\n"
+
+
+# ---- the worst texts, and who streams meanwhile -----------------------------------------------
+
+def write_endless(directory, block_size):
+    """A model with the recorded tokenizer whose special tokens are never drawn, all others alike."""
+    shapes = models.shapes_of(500, 64, 1, block_size)
+    values = {name: array.array("f", bytes(4 * rows * cols)) for name, (rows, cols) in shapes.items()}
+    for p in range(block_size):
+        values["wpe"][64 * p] = 1.0
+    for special in range(4):
+        values["lm_head"][64 * special] = -1000.0
+    meta = {**json.loads((MODEL / "meta.json").read_text()), "n_embd": 64, "n_head": 1, "n_layer": 1,
+            "block_size": block_size}
+    models.save(directory, meta, shapes, values)
+    (directory / "tokenizer.json").write_bytes((MODEL / "tokenizer.json").read_bytes())
+
+
+WORST = {"one letter": "a" * LIMIT, "one sign": "!" * LIMIT, "the": "the" * (LIMIT // 3),
+         "any letters": "".join(oracle.chance(8).choices("etaoinshrdlu", k=LIMIT)),
+         "words": ("the cat sat on the mat and ran to the sun " * LIMIT)[:LIMIT]}
+
+
+class Pace:
+    """When the events of an endless stream came."""
+
+    def __init__(self, port):
+        self.times, self.stop = [], False
+        self.port = port
+
+    def run(self):
+        while not self.stop:
+            with lib.Stream(self.port, lib.GENERATE, {"temperature": 1, "max_tokens": 8192}) as s:
+                for event in s.events():
+                    self.times.append(time.monotonic())
+                    if self.stop or event == "[DONE]":
+                        break
+
+    def within(self, start, end):
+        """(events between two times, the longest wait among them in ms)"""
+        times = [t for t in list(self.times) if start <= t <= end]
+        return len(times), 1000 * max((b - a for a, b in zip([start, *times], [*times, end])), default=0)
+
+
+def ask_worst(port, pace, text):
+    """(ms until the answer, events of the stream meanwhile, the longest wait among them in ms)"""
+    start = time.monotonic()
+    reply = lib.chat(port, {"messages": [{"role": "user", "content": text}], "max_tokens": 1})
+    end = time.monotonic()
+    assert reply.status == 200 and reply.json()["tokens_dropped"] > 10000, reply
+    return (1000 * (end - start), *pace.within(start, end))
+
+
+def ask_all(port, pace):
+    """Encoded at once, a text would hold the stream up for most of the time that its answer takes. (A machine
+    that is busy with others may do so once, not each of several times.)"""
+    for name, text in WORST.items():
+        tries = []
+        while not tries or tries[-1][2] > tries[-1][0] / 2:
+            assert len(tries) < 8, (name, tries)
+            tries.append(ask_worst(port, pace, text))
+        note("256 KiB, %s: answered after %.0f ms; a stream of the same worker had %d events meanwhile, at most %.1f ms "
+             "apart" % (name, *tries[-1]))
+
+
+def test_a_stream_goes_on_beside_the_worst_texts(tmp_path):
+    write_endless(tmp_path, 8192)
+    with stack.Stack(tmp_path, program=stack.FAST, workers=1) as s:
+        pace = Pace(s.port)
+
+        def ask():
+            try:
+                lib.eventually(lambda: len(pace.times) > 100)
+                ask_all(s.port, pace)
+            finally:
+                pace.stop = True
+
+        lib.together([pace.run, ask], threads=2)
