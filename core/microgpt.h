@@ -46,7 +46,14 @@ struct mg_error {
 
 struct mg_model;
 
-enum mg_kernels { MG_KERNELS_AUTO, MG_KERNELS_NATIVE, MG_KERNELS_BLIS };
+/* AVX2, PLAIN: the best of this machine that is no better than that. */
+enum mg_kernels {
+    MG_KERNELS_AUTO,
+    MG_KERNELS_NATIVE,
+    MG_KERNELS_BLIS,
+    MG_KERNELS_AVX2,
+    MG_KERNELS_PLAIN
+};
 enum mg_kv { MG_KV_F32, MG_KV_F16 };
 
 struct mg_model_options {

@@ -3,6 +3,8 @@
 #ifdef __x86_64__
 #include <cpuid.h>
 #endif
+#include <string.h>
+
 #include "ops.h"
 #include "gemm.h"
 
@@ -41,7 +43,12 @@ const struct mg_ops *mg_ops_get(int i) {
 }
 
 const struct mg_ops *mg_ops_choose(enum mg_kernels kernels) {
-    const struct mg_ops *native = mg_ops_get(0);
+    int best = 0;
+    if (kernels == MG_KERNELS_AVX2)
+        best = strcmp(mg_ops_get(0)->name, "avx512") == 0;
+    else if (kernels == MG_KERNELS_PLAIN)
+        while (mg_ops_get(best + 1)) best++;
+    const struct mg_ops *native = mg_ops_get(best);
     return kernels == MG_KERNELS_BLIS ? mg_ops_blis(native) : native;
 }
 

@@ -19,6 +19,8 @@ static const struct cli_command commands[] = {
      "Write a checkpoint for serving only.", export_main},
     {"import", "[options] --output DIR FILE.json",
      "Make a checkpoint from a JSON dump of the microgpt family.", import_main},
+    {"verify", "--model DIR [options] [FILE]...",
+     "Compute what receipts are of again, and compare.", verify_main},
     {0},
 };
 
