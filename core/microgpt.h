@@ -46,19 +46,13 @@ struct mg_error {
 
 struct mg_model;
 
-/* AVX2, PLAIN: the best of this machine that is no better than that. */
-enum mg_kernels {
-    MG_KERNELS_AUTO,
-    MG_KERNELS_NATIVE,
-    MG_KERNELS_BLIS,
-    MG_KERNELS_AVX2,
-    MG_KERNELS_PLAIN
-};
+enum mg_kernels { MG_KERNELS_AUTO, MG_KERNELS_NATIVE, MG_KERNELS_BLIS };
 enum mg_kv { MG_KV_F32, MG_KV_F16 };
 
 struct mg_model_options {
     enum mg_kernels kernels;
-    int compat_05; /* 1: generation follows the reference implementation 0.5.0 */
+    const char *no_better; /* "avx2", "plain": keep to it on a machine with more */
+    int compat_05;         /* 1: generation follows the reference implementation 0.5.0 */
     int compat_06; /* 1: ... 0.6.0, the first with format B; at most one of the two */
 };
 

@@ -42,13 +42,10 @@ const struct mg_ops *mg_ops_get(int i) {
     return i >= 0 && i < n ? found[i] : NULL;
 }
 
-const struct mg_ops *mg_ops_choose(enum mg_kernels kernels) {
-    int best = 0;
-    if (kernels == MG_KERNELS_AVX2)
-        best = strcmp(mg_ops_get(0)->name, "avx512") == 0;
-    else if (kernels == MG_KERNELS_PLAIN)
-        while (mg_ops_get(best + 1)) best++;
-    const struct mg_ops *native = mg_ops_get(best);
+const struct mg_ops *mg_ops_choose(enum mg_kernels kernels, const char *no_better) {
+    const struct mg_ops *native = mg_ops_get(0);
+    for (int i = 0; no_better && mg_ops_get(i); i++)
+        if (strcmp(mg_ops_get(i)->name, no_better) == 0) native = mg_ops_get(i);
     return kernels == MG_KERNELS_BLIS ? mg_ops_blis(native) : native;
 }
 

@@ -9,8 +9,8 @@
 
 /* The strong entity tag of r's reply, in quotes, into r->etag: from the fingerprint, the
  * route, what was asked for after validation (so order, spacing, unknown members and
- * defaults that are spelled out do not matter) and how it is answered: plain, as a stream,
- * with a receipt. The digits of the plain one into r->plain_etag. "" without a
+ * defaults that are spelled out do not matter) and how it is answered: plain, as a
+ * stream, with a receipt. The digits of the plain one into r->plain_etag. "" without a
  * fingerprint. With a receipt also r->canonical; -1: no memory for it. */
 int etag_make(struct request *r, const struct mg_model_info *, const char *fingerprint);
 

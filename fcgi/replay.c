@@ -62,7 +62,7 @@ struct replay *replay_open(const struct replay_options *o, int *code, char *text
     snprintf(text, size, "out of memory");
     *code = EX_OSERR;
     if (!p) return NULL;
-    p->config = (struct config){.kernels = (int)o->kernels,
+    p->config = (struct config){.no_better = o->no_better,
                                 .kv = (int)o->kv,
                                 .compat = o->compat,
                                 .chunk = CHUNK,

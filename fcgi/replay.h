@@ -14,7 +14,7 @@ enum { REPLAY_LANES = 64, REPLAY_MAX_RECEIPT = 32 << 20 }; /* bytes of a receipt
 
 struct replay_options {
     const char *model_dir;
-    enum mg_kernels kernels;
+    const char *no_better; /* instruction set, as in mg_model_options */
     enum mg_kv kv;
     int compat; /* 1: 0.5, 2: 0.6 */
 };

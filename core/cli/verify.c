@@ -145,8 +145,6 @@ int verify_main(const struct cli_command *self, int argc, char **argv) {
     static const char *const kinds[] = {"f32", "f16", NULL};
     static const char *const versions[] = {"none", "0.5", "0.6", NULL};
     static const char *const sets[] = {"auto", "avx2", "plain", NULL};
-    static const enum mg_kernels of_set[] = {MG_KERNELS_AUTO, MG_KERNELS_AVX2,
-                                             MG_KERNELS_PLAIN};
     const char *dir = NULL, *kv = "f32", *compat = "none", *kernels = "auto";
     struct cli_option table[] = {
         {"model", "DIR", CLI_STRING, &dir, 0, 0, "the checkpoint that replied", 0},
@@ -163,7 +161,7 @@ int verify_main(const struct cli_command *self, int argc, char **argv) {
         int k = choose("kv", kv, kinds), v = choose("compat", compat, versions);
         int s = choose("kernels", kernels, sets);
         struct replay_options o = {.model_dir = dir, .kv = (enum mg_kv)k, .compat = v};
-        if (s >= 0) o.kernels = of_set[s];
+        if (s > 0) o.no_better = sets[s];
         rc = k < 0 || v < 0 || s < 0 ? EX_USAGE : verify(&o, files);
     }
     free(files);
