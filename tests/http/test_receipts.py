@@ -192,9 +192,13 @@ def test_one_bit_of_the_request_or_the_digest(service):
                     lines.append(bad)
                     names.append(name)
     code, found, _ = verify("\n".join(lines))
-    assert code == 65 and len(found) == len(lines)  # some are no JSON any more
+    first = {}  # what is no JSON any more may end twice in its line
+    for line in found:
+        first.setdefault(int(line.split(":")[1]), line)
+    assert code == 65 and len(first) == len(lines)
     named = 0
-    for name, bad, line in zip(names, lines, found):
+    for i, (name, bad) in enumerate(zip(names, lines), 1):
+        line = first[i]
         assert not line.endswith(": equal"), bad
         try:
             json.loads(bad)
