@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: Apache-2.0
  * receipt.h - what a reply is made of and what came of it, as one JSON object that
- * anybody who has the model can check: fingerprint, route, canonical request, status, digest of
- * the reply, and the entity tag, which binds the first three. Knows no connections. */
+ * anybody who has the model can check: fingerprint, route, canonical request, status,
+ * digest of the reply, and the entity tag, which binds the first three. Knows no
+ * connections. */
 #ifndef RECEIPT_H
 #define RECEIPT_H
 
