@@ -72,9 +72,9 @@ $(LIB): $(CORE_OBJ)
 	$(Q)ar rcs $@ $^
 $(SVC): $(FCGI_SRC:%.c=$(B)/%.o) $(LIB)
 	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -lfcgi -ljansson -lnettle $(BLIS_LIB) -lm $(LDLIBS)
-$(CLI): $(CLI_SRC:%.c=$(B)/%.o) $(TRAIN_SRC:%.c=$(B)/%.o) $(LIB)
+$(CLI): $(CLI_SRC:%.c=$(B)/%.o) $(TRAIN_SRC:%.c=$(B)/%.o) $(B)/libservice.a $(LIB)
 	$(Q)$(CC) $(ALLLDFLAGS) -o $@ $^ -ljansson -lnettle $(BLIS_LIB) -ledit -lpthread -lm $(LDLIBS)
-# tests of the service's parts: all of it but main
+# all of the service but main: for tests of its parts, and for verify (fcgi/replay.h)
 $(B)/libservice.a: $(patsubst %.c,$(B)/%.o,$(filter-out fcgi/main.c,$(FCGI_SRC)))
 	@rm -f $@
 	$(Q)ar rcs $@ $^

@@ -51,7 +51,8 @@ enum mg_kv { MG_KV_F32, MG_KV_F16 };
 
 struct mg_model_options {
     enum mg_kernels kernels;
-    int compat_05; /* 1: generation follows the reference implementation 0.5.0 */
+    const char *no_better; /* "avx2", "plain": keep to it on a machine with more */
+    int compat_05;         /* 1: generation follows the reference implementation 0.5.0 */
     int compat_06; /* 1: ... 0.6.0, the first with format B; at most one of the two */
 };
 

@@ -214,7 +214,7 @@ struct mg_model *mg_model_open(const char *dir, const struct mg_model_options *o
         goto fail;
     }
     if (opt) m->options = *opt;
-    m->ops = mg_ops_choose(m->options.kernels);
+    m->ops = mg_ops_choose(m->options.kernels, m->options.no_better);
     dirfd = mg_dir_open(dir, err);
     if (dirfd < 0 || load_meta(m, dirfd, dir, err) || load_weights(m, dirfd, dir, err) ||
         describe_model(m, err))

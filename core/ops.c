@@ -3,6 +3,8 @@
 #ifdef __x86_64__
 #include <cpuid.h>
 #endif
+#include <string.h>
+
 #include "ops.h"
 #include "gemm.h"
 
@@ -40,8 +42,10 @@ const struct mg_ops *mg_ops_get(int i) {
     return i >= 0 && i < n ? found[i] : NULL;
 }
 
-const struct mg_ops *mg_ops_choose(enum mg_kernels kernels) {
+const struct mg_ops *mg_ops_choose(enum mg_kernels kernels, const char *no_better) {
     const struct mg_ops *native = mg_ops_get(0);
+    for (int i = 0; no_better && mg_ops_get(i); i++)
+        if (strcmp(mg_ops_get(i)->name, no_better) == 0) native = mg_ops_get(i);
     return kernels == MG_KERNELS_BLIS ? mg_ops_blis(native) : native;
 }
 

@@ -56,7 +56,7 @@ size_t mg_kv_bytes(const struct mg_kv_shape *);              /* one lane, one la
 size_t mg_attend_scratch_floats(const struct mg_kv_shape *); /* for attend */
 
 /* The table for this machine. MG_KERNELS_BLIS: the native one with products by BLIS. */
-const struct mg_ops *mg_ops_choose(enum mg_kernels);
+const struct mg_ops *mg_ops_choose(enum mg_kernels, const char *no_better);
 /* All tables this CPU can run, by index, NULL after the last: for tests and the bench. */
 const struct mg_ops *mg_ops_get(int i);
 

@@ -35,11 +35,12 @@ struct config {
     int max_requests; /* 0 = never */
     int64_t drain_timeout_ms;
     int64_t watchdog_ms;
-    int log_level;       /* enum log_level */
-    int log_format;      /* enum log_format */
-    char log_file[4096]; /* "" = stderr */
-    char metrics[4096];  /* "" = shared memory of the master */
-    int compat;          /* 1: 0.5, 2: 0.6 */
+    int log_level;         /* enum log_level */
+    int log_format;        /* enum log_format */
+    char log_file[4096];   /* "" = stderr */
+    char metrics[4096];    /* "" = shared memory of the master */
+    int compat;            /* 1: 0.5, 2: 0.6 */
+    const char *no_better; /* mg_model_options; no key sets it */
 };
 
 /* What the command line asks for besides keys. */

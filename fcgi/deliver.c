@@ -5,6 +5,7 @@
 
 #include "etag.h"
 #include "log.h"
+#include "receipt.h"
 #include "reply.h"
 
 #include <string.h>
@@ -18,7 +19,8 @@ static const char no_room[] = "the server has no memory for this reply now: try 
 static void send_whole(struct server *s, struct request *r) {
     struct buffer out = {.budget = &s->engine.queue.budget};
     char header[160 + ETAG_LINES] = "";
-    if (r->dialect->whole(r, &out, header, 160)) {
+    if (r->dialect->whole(r, &out, header, 160) ||
+        (r->ask.receipt && receipt_add(r, s->engine.fingerprint, &out))) {
         buffer_free(&out);
         serve_shed(s, r, no_room);
         return;
@@ -28,12 +30,6 @@ static void send_whole(struct server *s, struct request *r) {
     reply_bytes(r->conn, s->now_ns, 200, "application/json", header, out.bytes, out.len);
     buffer_free(&out);
     queue_close(&s->engine.queue, r);
-}
-
-static int keep_sample(struct request *r, int sample, const struct mg_output *out) {
-    r->sample[sample].at = r->text.len;
-    r->sample[sample].len = out->len;
-    return buffer_add(&r->text, out->text, out->len);
 }
 
 /* ---- streams ----------------------------------------------------------------------- */
@@ -62,7 +58,25 @@ static void stream_lane(const struct server *s, struct place *p,
         reply_event(r->conn, s->now_ns, r->dialect->finish(r, p->sample, out->finish));
 }
 
+/* The receipt of the plain reply that the stream's pieces make up. */
+static int send_receipt(const struct server *s, struct request *r) {
+    struct buffer whole = {.budget = r->text.budget}, event = whole;
+    char header[160];
+    int rc = r->dialect->whole(r, &whole, header, sizeof header) ||
+             buffer_puts(&event, "{\"receipt\":") ||
+             receipt_write(r, s->engine.fingerprint, whole.bytes, whole.len, &event) ||
+             buffer_puts(&event, "}");
+    if (!rc) reply_event_text(r->conn, s->now_ns, event.bytes, event.len);
+    buffer_free(&whole);
+    buffer_free(&event);
+    return rc;
+}
+
 static void end_stream(struct server *s, struct request *r) {
+    if (r->ask.receipt && send_receipt(s, r)) {
+        serve_shed(s, r, no_room);
+        return;
+    }
     serve_account(s, r, 200, finish_name(r->finish));
     reply_stream_end(r->conn, s->now_ns, 1);
     queue_close(&s->engine.queue, r);
@@ -73,7 +87,7 @@ static void end_stream(struct server *s, struct request *r) {
 static void finish_lane(struct server *s, int lane, const struct mg_output *out) {
     struct place *p = &s->engine.queue.place[lane];
     struct request *r = p->request;
-    if (!r->ask.stream && keep_sample(r, p->sample, out)) {
+    if ((!r->ask.stream || r->ask.receipt) && queue_keep(&s->engine.queue, lane, out)) {
         serve_shed(s, r, no_room);
         return;
     }

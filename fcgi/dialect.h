@@ -6,6 +6,7 @@
 #define DIALECT_H
 
 #include "body.h"
+#include "canon.h"
 #include "request.h"
 
 struct dialect_limits {
@@ -15,11 +16,15 @@ struct dialect_limits {
 };
 
 struct dialect {
-    const char *name; /* of the route, for what is told apart by it */
+    const char *route; /* its path */
     /* The body as r->ask, and the messages of a chat as r->messages, borrowed from the
      * body. 0, or -1 with *why. */
     int (*parse)(struct request *r, const struct body *, const struct dialect_limits *,
                  struct refusal *why);
+    /* Every member of r->ask that may change a byte of the reply, and the messages, as
+     * parse would take them. */
+    void (*canonical)(const struct request *, const struct mg_model_info *,
+                      struct canon *);
     /* Streams: the event before the first text, once the prompt is computed (a NULL
      * function: none); len bytes of new text of a sample; a sample's end. */
     json_t *(*begin)(const struct request *);
@@ -32,6 +37,9 @@ struct dialect {
 };
 
 extern const struct dialect dialect_generate, dialect_chat; /* the native API */
+
+/* The one of that path; NULL: none. */
+const struct dialect *dialect_of(const char *route);
 
 const char *finish_name(enum mg_finish);
 

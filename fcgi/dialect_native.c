@@ -58,12 +58,16 @@ static int read_common(const struct check *c, int *has_max_tokens) {
     const json_t *t = json_object_get(c->d->root, "temperature");
     const json_t *s = json_object_get(c->d->root, "stream");
     const json_t *m = json_object_get(c->d->root, "max_tokens");
+    const json_t *receipt = json_object_get(c->d->root, "receipt");
     *has_max_tokens = m && !json_is_null(m);
     if (t && body_number(c->d, t, &c->r->ask.temperature) < 0)
         return fail(c, 422, "\"temperature\" must be a number");
     if (s && !json_is_boolean(s) && !c->limits->compat_05)
         return fail(c, 422, "\"stream\" must be true or false");
+    if (receipt && !json_is_boolean(receipt))
+        return fail(c, 422, "\"receipt\" must be true or false");
     c->r->ask.stream = json_is_true(s);
+    c->r->ask.receipt = json_is_true(receipt);
     if (read_u64(c, "seed", 0, &c->r->ask.seed) < 0) return -1;
     return read_u64(c, "max_tokens", 1, &c->r->ask.max_tokens);
 }
@@ -187,6 +191,29 @@ static int parse_chat(struct request *r, const struct body *d,
     return parse(r, d, limits, why, read_chat);
 }
 
+/* ---- the same, canonical ---------------------------------------------------------- */
+
+/* As many tokens as fit are as many as the context has; so are more than that. */
+static void canonical_common(const struct request *r, const struct mg_model_info *m,
+                             struct canon *c) {
+    uint64_t block = (uint64_t)m->block_size, max = r->ask.max_tokens;
+    canon_real(c, "temperature", r->ask.temperature);
+    canon_u64(c, "seed", r->ask.seed);
+    canon_u64(c, "max_tokens", max == 0 || max > block ? block : max);
+}
+
+static void canonical_generate(const struct request *r, const struct mg_model_info *m,
+                               struct canon *c) {
+    canon_u64(c, "num_samples", (uint64_t)r->ask.n_samples);
+    canonical_common(r, m, c);
+}
+
+static void canonical_chat(const struct request *r, const struct mg_model_info *m,
+                           struct canon *c) {
+    canon_messages(c, "messages", r->messages, r->n_messages);
+    canonical_common(r, m, c);
+}
+
 /* ---- replies ----------------------------------------------------------------------- */
 
 const char *finish_name(enum mg_finish f) {
@@ -252,14 +279,16 @@ static json_t *error(int status, const char *text) {
     return json_pack("{s:s}", "error", text);
 }
 
-const struct dialect dialect_generate = {.name = "generate",
+const struct dialect dialect_generate = {.route = "/microgpt/v1/generate",
                                          .parse = parse_generate,
+                                         .canonical = canonical_generate,
                                          .delta = delta,
                                          .finish = finish,
                                          .whole = whole_generate,
                                          .error = error};
-const struct dialect dialect_chat = {.name = "chat",
+const struct dialect dialect_chat = {.route = "/microgpt/v1/chat",
                                      .parse = parse_chat,
+                                     .canonical = canonical_chat,
                                      .begin = begin_chat,
                                      .delta = delta,
                                      .finish = finish,

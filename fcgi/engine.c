@@ -51,6 +51,7 @@ static void identify(struct engine *e) {
 
 int engine_open(struct engine *e, const struct config *config, char *text, size_t size) {
     struct mg_model_options o = {.kernels = (enum mg_kernels)config->kernels,
+                                 .no_better = config->no_better,
                                  .compat_05 = config->compat == 1,
                                  .compat_06 = config->compat == 2};
     struct mg_error err = {0};

@@ -1,6 +1,5 @@
 /* SPDX-License-Identifier: Apache-2.0
- * etag.c - see etag.h. Every member of struct ask that may change a byte of a reply is
- * hashed here, each with a fixed size or its length in front. */
+ * etag.c - see etag.h. The dialect writes what may change a byte of a reply (canon.h). */
 #include "etag.h"
 
 #include "dialect.h"
@@ -14,65 +13,49 @@ static void add_u64(struct mg_sha256 *h, uint64_t v) {
     mg_sha256_add(h, &v, sizeof v);
 }
 
-static void add_double(struct mg_sha256 *h, double d) {
-    uint64_t bits;
-    d += 0.0; /* -0 is 0 */
-    memcpy(&bits, &d, sizeof bits);
-    add_u64(h, bits);
-}
-
-static void add_bytes(struct mg_sha256 *h, const char *bytes, size_t len) {
+/* With its length in front, so that no two lists of texts look alike. */
+static void add_text(struct mg_sha256 *h, const char *text) {
+    size_t len = strlen(text);
     add_u64(h, len);
-    mg_sha256_add(h, bytes, len);
+    mg_sha256_add(h, text, len);
 }
 
-/* More tokens than the context has are as many as it has. */
-static uint64_t effective_max(const struct ask *a, const struct mg_model_info *m) {
-    uint64_t block = (uint64_t)m->block_size;
-    return a->max_tokens > block ? block : a->max_tokens;
-}
-
-static void add_ask(struct mg_sha256 *h, const struct ask *a,
-                    const struct mg_model_info *m) {
-    add_u64(h, (uint64_t)a->chat);
-    add_u64(h, (uint64_t)a->stream);
-    add_u64(h, (uint64_t)a->n_samples);
-    add_double(h, a->temperature);
-    add_u64(h, a->seed);
-    add_u64(h, effective_max(a, m));
-}
-
-void etag_make(struct request *r, const struct mg_model_info *m,
-               const char *fingerprint) {
+/* The name of one representation of what h, which stays, has hashed so far. */
+static void name(const struct mg_sha256 *h, int representation, char digits[]) {
     unsigned char digest[MG_SHA256];
+    struct mg_sha256 copy = *h;
+    add_u64(&copy, (uint64_t)representation);
+    mg_sha256_end(&copy, digest);
+    mg_hex(digest, ETAG_DIGITS / 2, digits);
+}
+
+int etag_make(struct request *r, const struct mg_model_info *m, const char *fingerprint) {
     struct mg_sha256 h;
+    struct canon c;
     r->etag[0] = '\0';
-    if (!*fingerprint) return;
+    if (!*fingerprint) return 0;
     mg_sha256_init(&h);
-    add_bytes(&h, fingerprint, strlen(fingerprint));
-    add_bytes(&h, r->dialect->name, strlen(r->dialect->name));
-    add_ask(&h, &r->ask, m);
-    add_u64(&h, r->n_messages);
-    for (size_t i = 0; i < r->n_messages; i++) {
-        add_u64(&h, r->messages[i].role);
-        add_bytes(&h, r->messages[i].content, r->messages[i].len);
-    }
-    mg_sha256_end(&h, digest);
+    add_text(&h, fingerprint);
+    add_text(&h, r->dialect->route);
+    canon_begin(&c, &h, r->ask.receipt ? &r->canonical : NULL);
+    r->dialect->canonical(r, m, &c);
+    if (canon_end(&c)) return -1;
+    name(&h, 0, r->plain_etag);
+    name(&h, r->ask.stream | r->ask.receipt << 1, r->etag + 1);
     r->etag[0] = '"';
-    mg_hex(digest, ETAG_DIGITS / 2, r->etag + 1);
     memcpy(r->etag + 1 + ETAG_DIGITS, "\"", 2);
+    return 0;
 }
 
-/* Repr-Digest of RFC 9530. */
-static int add_digest(const char *body, size_t len, char *line, size_t size) {
+void etag_digest(const char *body, size_t len, char text[ETAG_DIGEST]) {
     unsigned char digest[MG_SHA256];
-    char text[MG_BASE64(MG_SHA256)];
+    char base64[MG_BASE64(MG_SHA256)];
     struct mg_sha256 h;
     mg_sha256_init(&h);
     mg_sha256_add(&h, body, len);
     mg_sha256_end(&h, digest);
-    mg_base64(digest, sizeof digest, text);
-    return snprintf(line, size, "Repr-Digest: sha-256=:%s:\r\n", text);
+    mg_base64(digest, sizeof digest, base64);
+    snprintf(text, ETAG_DIGEST, "sha-256=:%s:", base64);
 }
 
 void etag_lines(const struct request *r, const char *fingerprint, const char *body,
@@ -81,7 +64,10 @@ void etag_lines(const struct request *r, const char *fingerprint, const char *bo
     if (!*r->etag) return;
     int n = snprintf(lines, ETAG_LINES, "ETag: %s\r\nX-Model-Fingerprint: %s\r\n",
                      r->etag, fingerprint);
-    if (body) add_digest(body, len, lines + n, (size_t)(ETAG_LINES - n));
+    if (!body) return;
+    char digest[ETAG_DIGEST];
+    etag_digest(body, len, digest);
+    snprintf(lines + n, (size_t)(ETAG_LINES - n), "Repr-Digest: %s\r\n", digest);
 }
 
 int etag_matches(const char *s, const char *etag) {

@@ -7,10 +7,16 @@
 
 #include "request.h"
 
-/* The strong entity tag of r's reply, in quotes, into r->etag: from the fingerprint, what
- * was asked for after validation (so order, spacing, unknown members and defaults that
- * are spelled out do not matter) and whether it is a stream. "" without a fingerprint. */
-void etag_make(struct request *r, const struct mg_model_info *, const char *fingerprint);
+/* The strong entity tag of r's reply, in quotes, into r->etag: from the fingerprint, the
+ * route, what was asked for after validation (so order, spacing, unknown members and
+ * defaults that are spelled out do not matter) and how it is answered: plain, as a
+ * stream, with a receipt. The digits of the plain one into r->plain_etag. "" without a
+ * fingerprint. With a receipt also r->canonical; -1: no memory for it. */
+int etag_make(struct request *r, const struct mg_model_info *, const char *fingerprint);
+
+/* The SHA-256 of a body as the value of Repr-Digest, RFC 9530. */
+enum { ETAG_DIGEST = sizeof "sha-256=::" + MG_BASE64(MG_SHA256) };
+void etag_digest(const char *body, size_t len, char text[ETAG_DIGEST]);
 
 /* The header lines that say what a reply is made of: ETag and X-Model-Fingerprint; with a
  * body also Repr-Digest, its SHA-256. "" without a fingerprint. */

@@ -71,6 +71,7 @@ struct request *queue_open(struct queue *q, struct conn *conn) {
     *r = (struct request){.conn = conn,
                           .tokens = r->tokens,
                           .text.budget = &q->budget,
+                          .canonical.budget = &q->budget,
                           .start_ns = conn->since_ns};
     conn->request = r;
     return r;
@@ -109,11 +110,20 @@ void queue_release(struct queue *q, int lane) {
     if (--r->running == 0) q->n_waiting++;
 }
 
+int queue_keep(struct queue *q, int lane, const struct mg_output *out) {
+    const struct place *p = &q->place[lane];
+    struct request *r = p->request;
+    r->sample[p->sample].at = r->text.len;
+    r->sample[p->sample].len = out->len;
+    return buffer_add(&r->text, out->text, out->len);
+}
+
 void queue_close(struct queue *q, struct request *r) {
     for (int i = 0; i < q->n_lanes && r->running > 0; i++)
         if (q->place[i].request == r) queue_release(q, i);
     leave(q, r);
     buffer_free(&r->text);
+    buffer_free(&r->canonical);
     r->state = REQUEST_OPEN;
     r->prev = NULL;
     r->next = q->spare;

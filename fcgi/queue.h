@@ -57,6 +57,9 @@ struct request *queue_encode(struct queue *, struct refusal *why);
 /* Give free lanes to waiting samples: the request with the fewest lanes first, then the
  * oldest. */
 void queue_fill(struct queue *, int64_t now_ns);
+/* The lane's sample has ended, and a whole reply or a digest will need its text. -1: no
+ * memory. */
+int queue_keep(struct queue *, int lane, const struct mg_output *);
 /* The lane's sample has ended and been delivered. */
 void queue_release(struct queue *, int lane);
 /* Free its lanes, its text and its slot, live or not. */

@@ -117,6 +117,11 @@ int reply_event(struct conn *c, int64_t now_ns, json_t *event) {
     return conn_put(c, text, BEFORE + len + AFTER, now_ns);
 }
 
+int reply_event_text(struct conn *c, int64_t now_ns, const char *json, size_t len) {
+    if (conn_put(c, "data: ", 6, now_ns) || conn_put(c, json, len, now_ns)) return -1;
+    return conn_put(c, "\n\n", 2, now_ns);
+}
+
 void reply_stream_end(struct conn *c, int64_t now_ns, int done) {
     static const char last[] = "data: [DONE]\n\n";
     conn_end(c, last, done ? sizeof last - 1 : 0, !c->last, now_ns);

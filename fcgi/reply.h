@@ -23,6 +23,8 @@ void reply_not_modified(struct conn *, int64_t now_ns, const char *header);
 /* Event streams: the head, then events. -1: the client is gone. */
 int reply_stream_begin(struct conn *, int64_t now_ns, const char *header);
 int reply_event(struct conn *, int64_t now_ns, json_t *event);
+/* The same of JSON that is text already. */
+int reply_event_text(struct conn *, int64_t now_ns, const char *json, size_t len);
 /* data: [DONE] if done, then the end of the answer. */
 void reply_stream_end(struct conn *, int64_t now_ns, int done);
 

@@ -21,6 +21,7 @@ struct ask {
     uint64_t seed;       /* of sample 0 */
     uint64_t max_tokens; /* 0 = as many as fit */
     int stream;
+    int receipt; /* the reply says what it is made of (receipt.h) */
 };
 
 enum request_state {
@@ -47,17 +48,19 @@ struct request {
     struct {
         size_t at, len; /* in text */
     } sample[REQUEST_MAX_SAMPLES];
-    int next_sample;       /* samples before it have or had a lane */
-    int running;           /* lanes it has */
-    int done;              /* samples that ended */
-    int begun;             /* stream: the head has gone out */
-    enum mg_finish finish; /* of the last sample that ended */
+    struct buffer canonical; /* with a receipt: what was asked for (canon.h) */
+    int next_sample;         /* samples before it have or had a lane */
+    int running;             /* lanes it has */
+    int done;                /* samples that ended */
+    int begun;               /* stream: the head has gone out */
+    enum mg_finish finish;   /* of the last sample that ended */
     uint64_t prompt_tokens, output_tokens;
     int64_t start_ns; /* first byte of the request */
     int64_t lane_ns;  /* first lane; 0 = none yet */
     int64_t first_ns; /* first prompt computed; 0 = not yet */
     char id[64];
-    char etag[ETAG_DIGITS + 3]; /* in quotes; "": none */
+    char etag[ETAG_DIGITS + 3];       /* in quotes; "": none */
+    char plain_etag[ETAG_DIGITS + 1]; /* the digits of the plain reply's */
 };
 
 /* Why a request gets no reply. */

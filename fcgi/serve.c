@@ -158,7 +158,10 @@ static int prepare(struct server *s, struct request *r, const struct route *rout
     if (parse_ask(s, r, route, why)) return -1;
     if (!r->ask.stream && !route->accept_json)
         return refuse(why, 406, "without \"stream\": true the reply is application/json");
-    etag_make(r, mg_model_info(e->model), e->fingerprint);
+    if (r->ask.receipt && !*e->fingerprint)
+        return refuse(why, 400, "no \"receipt\" here: with BLIS no byte is promised");
+    if (etag_make(r, mg_model_info(e->model), e->fingerprint))
+        return refuse(why, 503, "no memory for so long a receipt now: try again");
     return 0;
 }
 

@@ -37,6 +37,11 @@ struct cli_command {
 int cli_parse(const struct cli_command *, struct cli_option *, int argc, char **argv,
               const char **word);
 
+/* The same with up to max words, into words[0 ... max - 1], which is NULL from the first
+ * one that is free. */
+int cli_parse_words(const struct cli_command *, struct cli_option *, int argc,
+                    char **argv, const char **words, int max);
+
 /* Was the option of that name on the command line? */
 int cli_given(const struct cli_option *, const char *name);
 
@@ -56,5 +61,6 @@ int detokenize_main(const struct cli_command *, int argc, char **argv);
 int info_main(const struct cli_command *, int argc, char **argv);
 int tokenize_main(const struct cli_command *, int argc, char **argv);
 int train_main(const struct cli_command *, int argc, char **argv);
+int verify_main(const struct cli_command *, int argc, char **argv);
 
 #endif

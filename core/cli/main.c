@@ -23,6 +23,8 @@ static const struct cli_command commands[] = {
      "Text to token ids and what each is.", tokenize_main},
     {"detokenize", "(--model DIR | --tokenizer FILE) [options] < IDS",
      "Token ids to text.", detokenize_main},
+    {"verify", "--model DIR [options] [FILE]...",
+     "Compute what receipts are of again, and compare.", verify_main},
     {0},
 };
 

@@ -123,17 +123,30 @@ static int parse_option(const struct cli_command *c, struct cli_option *table, i
     return set_value(o, argv[++*i]);
 }
 
+/* The first place that is free, NULL: there is none. */
+static const char **free_word(const char **words, int max) {
+    for (int i = 0; i < max; i++)
+        if (!words[i]) return &words[i];
+    return NULL;
+}
+
 int cli_parse(const struct cli_command *c, struct cli_option *table, int argc,
               char **argv, const char **word) {
+    return cli_parse_words(c, table, argc, argv, word, word ? 1 : 0);
+}
+
+int cli_parse_words(const struct cli_command *c, struct cli_option *table, int argc,
+                    char **argv, const char **words, int max) {
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--help") == 0 || strcmp(argv[i], "-h") == 0) {
             print_help(c, table);
             return cli_finish();
         }
+        const char **word = free_word(words, max);
         if (argv[i][0] == '-' && argv[i][1] == '-' && argv[i][2]) {
             int rc = parse_option(c, table, argc, argv, &i);
             if (rc) return rc;
-        } else if (word && !*word && (argv[i][0] != '-' || !argv[i][1])) {
+        } else if (word && (argv[i][0] != '-' || !argv[i][1])) {
             *word = argv[i];
         } else {
             return say_error(EX_USAGE, "%s: unexpected '%s' (microgpt %s --help)",

@@ -2,7 +2,7 @@
 # SPDX-License-Identifier: Apache-2.0
 """make bench: measures, prints a table, and writes the same to build/bench.json.
 
-    tests/bench/run.py [--build build] [--quick] [--part peak|start|decode|prefill|linear|kv|train|count|http]...
+    tests/bench/run.py [--build build] [--quick] [--part peak|start|decode|prefill|linear|kv|train|count|http|edge]...
 
 Every row has its ratio to the plain double forward pass of the tests, to what bounds it (the time it takes at
 least to read its weights and cache once at the measured bandwidth, or to do its multiplications
@@ -247,13 +247,13 @@ def part_count(b):
 GENERATE, CHAT = "/microgpt/v1/generate", "/microgpt/v1/chat"
 
 
-def wrk(b, ports, path, body=None, connections=64):
+def wrk(b, ports, path, body=None, connections=64, headers=()):
     """Requests a second at each port, in turns so that both see the same weather; all must be
-    answered 200."""
+    answered 200, or 304."""
     script = b.tmp / "wrk.lua"
-    script.write_text("" if body is None else
+    script.write_text("".join(f"wrk.headers['{k}'] = '{v}'\n" for k, v in headers) + ("" if body is None else
                       'wrk.method = "POST"\nwrk.headers["Content-Type"] = "application/json"\n'
-                      f"wrk.body = '{json.dumps(body)}'\n")
+                      f"wrk.body = '{json.dumps(body)}'\n"))
     best = [0.0 for _ in ports]
     for _ in range(2 if b.quick else 5):
         for i, port in enumerate(ports):
@@ -314,8 +314,60 @@ def part_http(b):
               f"{100 * rate / nothing:.0f} % of doing nothing ({nothing:,.0f})", flush=True)
 
 
+def part_edge(b):
+    """What costs no token: a reply that nginx keeps beside a file of its size, and a 304 of the
+    worker beside the program that does nothing."""
+    if not shutil.which("wrk"):
+        print("edge rows not possible here: no wrk")
+        return
+    stack = import_stack(b)
+
+    def row(what, rate, other, beside):
+        b.rows.append({"row": "edge", "what": what, "per_s": rate, "beside": other, "ratio": rate / other})
+        print(f"edge    {what:28} 64 connections: {rate:9,.0f} requests/s, {100 * rate / other:.0f} % of {beside} "
+              f"({other:,.0f})", flush=True)
+    with stack.Stack(ROOT / "deploy/demo/names", program=stack.FAST, workers=2, log_level="warn") as s:
+        kept = f"/microgpt/v1/m/{s.status()['model']['fingerprint']}/generate?seed=5&num_samples=5"
+        asked = f"{GENERATE}?seed=5&num_samples=5"
+        size, tag = reply_size(s.port, kept, None), reply_header(s.port, asked, "ETag")
+        with Nothing(b, stack, 0) as port:
+            rate, nothing = wrk(b, [s.port, port], asked, headers=[("If-None-Match", tag)])
+        row("304 of the worker", rate, nothing, "doing nothing")
+        file_port = keep_replies(stack, s, kept, size)
+        rate, file = wrk(b, [s.nginx.port, file_port], kept)
+        row("kept by nginx, for good", rate, file, "a file of that size")
+        row("kept by nginx, asked each time", *wrk(b, [s.nginx.port, file_port], asked), "a file of that size")
+
+
+def reply_header(port, path, name):
+    import http.client
+    c = http.client.HTTPConnection("127.0.0.1", port, timeout=30)
+    c.request("GET", path)
+    return c.getresponse().headers[name]
+
+
+def keep_replies(stack, s, path, size):
+    """nginx again, with the shipped cache, and a file of that size under the path and that of the
+    query on a second port; which one."""
+    s.nginx.stop()
+    port, own = stack.free_port(), s.nginx.prefix / "microgpt.d"
+    own.mkdir(exist_ok=True)
+    for name in ("cache.http.conf", "cache.api.conf"):
+        text = (ROOT / "deploy/examples/cache" / name).read_text()
+        (own / name).write_text(text.replace("/var/cache/nginx-microgpt", f"{s.nginx.prefix}/tmp/kept"))
+    for uri in (path, GENERATE):
+        file = s.nginx.prefix / "files" / uri.partition("?")[0].lstrip("/")
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(b"x" * size)
+    (own / "files.http.conf").write_text(f"server {{ listen 127.0.0.1:{port} backlog=1024; "
+                                         f"root {s.nginx.prefix}/files; }}\n")
+    s.nginx.start()
+    return port
+
+
 PARTS = {"peak": part_peak, "start": part_start, "decode": part_decode, "prefill": part_prefill,
-         "linear": part_linear, "kv": part_kv, "train": part_train, "count": part_count, "http": part_http}
+         "linear": part_linear, "kv": part_kv, "train": part_train, "count": part_count, "http": part_http,
+         "edge": part_edge}
 
 
 def main():

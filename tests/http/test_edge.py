@@ -7,6 +7,7 @@ import json
 import random
 import re
 import subprocess
+import threading
 
 import attempts
 import conftest
@@ -67,9 +68,10 @@ def spelled(rng, members):
 
 
 @pytest.mark.parametrize("path, given, defaults", [
-    (GENERATE, {"max_tokens": 2}, {"num_samples": 1, "temperature": 0.5, "seed": 42, "stream": False}),
+    (GENERATE, {}, {"num_samples": 1, "temperature": 0.5, "seed": 42, "stream": False, "receipt": False,
+                    "max_tokens": conftest.CHAT_MODEL["block_size"]}),
     (CHAT, {"max_tokens": 2, "messages": [{"role": "user", "content": "hello"}]},
-     {"temperature": 0.5, "seed": 42, "stream": False}),
+     {"temperature": 0.5, "seed": 42, "stream": False, "receipt": False}),
 ])
 def test_spellings(service, path, given, defaults):
     rng = random.Random(1)
@@ -84,15 +86,22 @@ def test_every_parameter_counts(service):
     bodies = [(GENERATE, b) for b in (
         {"max_tokens": 2}, {"max_tokens": 3}, {"max_tokens": 2, "seed": 43}, {"max_tokens": 2, "seed": 2**64 - 1},
         {"max_tokens": 2, "temperature": 0.5000000000000001}, {"max_tokens": 2, "temperature": 0},
-        {"max_tokens": 2, "num_samples": 2}, {"max_tokens": 2, "stream": True})]
+        {"max_tokens": 2, "num_samples": 2}, {"max_tokens": 2, "stream": True}, {"max_tokens": 2, "receipt": True},
+        {"max_tokens": 2, "receipt": True, "stream": True}, {"max_tokens": 2, "temperature": 5e-324},
+        {"max_tokens": conftest.CHAT_MODEL["block_size"] - 1}, {})]
     bodies += [(CHAT, {"max_tokens": 2, "messages": m, **more}) for m, more in (
-        (says_a, {}), (says_b, {}), (says_a, {"seed": 1}), (says_a, {"temperature": 1}), (says_a, {"stream": True}),
+        (says_a, {}), (says_b, {}), (says_a, {"seed": 43}), (says_a, {"temperature": 0.5000000000000001}),
+        (says_a, {"max_tokens": 3}), (says_a, {"stream": True}), (says_a, {"receipt": True}),
+        ([{"role": "user", "content": "a "}], {}), ([{"role": "user", "content": "a\u0000"}], {}),
+        ([{"role": "user", "content": "a\\u0000"}], {}), (says_a[:1] + [{"role": "assistant", "content": "a"}], {}),
         (says_a + [{"role": "assistant", "content": "b"}] + says_a, {}), (says_a * 2, {}),
         ([{"role": "user", "content": "ab"}], {}))]
     found = [etag(service, body, path=path) for path, body in bodies]
     assert len(set(found)) == len(found)
     at_most = conftest.CHAT_MODEL["block_size"]
-    assert etag(service, {"max_tokens": at_most}) == etag(service, {"max_tokens": 10**9})
+    assert len({etag(service, b) for b in ({}, {"max_tokens": at_most}, {"max_tokens": 10**9}, {"max_tokens": None})}) == 1
+    assert etag(service, {"num_samples": 50}) == etag(service, {"num_samples": 51})
+    assert etag(service, {"temperature": 0}) == etag(service, b'{"temperature": -0.0}')
     assert query(service, "max_tokens=2")[1]["etag"] == found[0]  # GET and POST are one
 
 
@@ -242,10 +251,17 @@ def test_curl_keeps_the_etag(chat_stack, tmp_path):
     url = f"http://127.0.0.1:{chat_stack.port}{GENERATE}?seed=11"
 
     def curl(*arguments):
+        (tmp_path / "body").unlink(missing_ok=True)
         return subprocess.run(["curl", "-s", "-o", tmp_path / "body", "-w", "%{http_code}", *arguments, url],
                               capture_output=True, text=True, check=True).stdout
     assert curl("--etag-save", tmp_path / "tag") == "200"
+    whole, tag = (tmp_path / "body").read_bytes(), (tmp_path / "tag").read_text().strip()
+    assert whole == ask(chat_stack.port, "GET", f"{GENERATE}?seed=11").body
     assert curl("--etag-compare", tmp_path / "tag") == "304"
+    assert curl("-H", f"If-None-Match: {tag}") == "304"
+    assert curl("-H", f"If-None-Match: {tag[:-2]}x{tag[-1]}") == "200" and (tmp_path / "body").read_bytes() == whole
+    post = ["-H", "Content-Type: application/json", "-d", '{"seed": 11}']
+    assert curl("-H", f"If-None-Match: {tag}", *post) == "304"
 
 
 # ---- kept by nginx ----
@@ -265,8 +281,12 @@ def cached():
         yield s
 
 
-def tokens(s):
-    return s.sum("microgpt_tokens_total")
+def other_model(s):
+    """Another checkpoint behind the same socket, by a reload."""
+    conf = s.service.dir / "conf"
+    other = stack.model(**{**conftest.CHAT_MODEL, "seed": 4})
+    conf.write_text(re.sub("(?m)^model_dir = .*", f"model_dir = {other}", conf.read_text()))
+    attempts.reload_and_wait(s.service)
 
 
 def test_equal_gets_compute_once(cached):
@@ -281,6 +301,34 @@ def test_equal_gets_compute_once(cached):
     assert got.status == 304 and got.body == b""
     assert ask(cached.port, "POST", GENERATE, {"num_samples": 20, "seed": 3}).body == replies[0].body
     assert cached.sum("microgpt_requests_total", endpoint="generate", status="200") == 2  # a POST is not kept
+
+
+def test_a_reload_between_equal_gets(cached):
+    """While 50 clients ask for the same the model changes: each reply is whole and of one of the two,
+    with its own tag, and none of the old one is given to who asks after the reload."""
+    path = f"{GENERATE}?seed=8"
+    old = ask(cached.port, "GET", path)
+    seen, changed = [], threading.Event()
+
+    def client():
+        after = 0
+        while after < 3:
+            late = changed.is_set()
+            got = ask(cached.port, "GET", path)
+            seen.append((late, got.status, got.body, got.get("ETag")))
+            after += late
+    clients = [threading.Thread(target=client) for _ in range(50)]
+    for c in clients:
+        c.start()
+    other_model(cached)
+    changed.set()
+    for c in clients:
+        c.join()
+    new = ask(cached.port, "GET", path)
+    assert new.body != old.body
+    both = {(200, r.body, r.get("ETag")) for r in (old, new)}
+    assert {x[1:] for x in seen} == both
+    assert {x[1:] for x in seen if x[0]} == {(200, new.body, new.get("ETag"))}
 
 
 def test_pinned_is_kept(cached):
@@ -303,10 +351,7 @@ def test_no_old_reply_after_a_reload(cached):
     path = f"{GENERATE}?seed=5"
     old = ask(cached.port, "GET", path)
     pinned = f"/microgpt/v1/m/{cached.status()['model']['fingerprint']}/generate?seed=5"
-    other = stack.model(**{**conftest.CHAT_MODEL, "seed": 4})
-    (cached.service.dir / "conf").write_text(re.sub("(?m)^model_dir = .*", f"model_dir = {other}",
-                                                    (cached.service.dir / "conf").read_text()))
-    attempts.reload_and_wait(cached.service)
+    other_model(cached)
     new = ask(cached.port, "GET", path)
     assert new.status == 200 and new.body != old.body and new.get("ETag") != old.get("ETag")
     assert new.body == ask(cached.port, "POST", GENERATE, {"seed": 5}).body

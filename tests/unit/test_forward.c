@@ -145,7 +145,7 @@ static void test_blis_any_batch(void **state) {
     (void)state;
     for (int c = 0; c < CASES; c++) {
         struct fixture f = fixture_new(c, MG_KV_F32);
-        f.model->ops = mg_ops_choose(MG_KERNELS_BLIS);
+        f.model->ops = mg_ops_choose(MG_KERNELS_BLIS, NULL);
         struct mg_forward *fw = mg_forward_new(f.model, 1, 1, MG_KV_F32, NULL);
         for (int p = 0; p < f.t; p++) /* its own bits, so its own reference */
             for (int s = 0; s < 1; s++) {

@@ -169,7 +169,11 @@ static void test_kernels_named(void **state) {
         assert_int_equal(!strcmp(name, "blis"), all[i] == MG_KERNELS_BLIS);
         mg_model_close(m);
     }
-    struct mg_model *m = mg_model_open("tests/data/tiny/", &compat, &err);
+    struct mg_model_options kept = {.no_better = "plain"};
+    struct mg_model *m = mg_model_open("tests/data/tiny", &kept, &err);
+    assert_string_equal(mg_model_info(m)->kernels, "plain");
+    mg_model_close(m);
+    m = mg_model_open("tests/data/tiny/", &compat, &err);
     assert_non_null(m);
     mg_model_close(m);
 }

@@ -490,7 +490,7 @@ static void test_blis_rows_do_not_matter(void **state) {
     (void)state;
     static const int shapes[][2] = {{16, 16}, {27, 16},   {16, 64}, {64, 16},
                                     {33, 40}, {128, 512}, {7, 23},  {300, 1030}};
-    const struct mg_ops *ops = mg_ops_choose(MG_KERNELS_BLIS);
+    const struct mg_ops *ops = mg_ops_choose(MG_KERNELS_BLIS, NULL);
     assert_string_equal(ops->name, "blis");
     for (size_t s = 0; s < sizeof shapes / sizeof *shapes; s++)
         for (int type = MG_F32; type <= MG_BF16; type++) {
